@@ -1,0 +1,15 @@
+//! The pure heart of config-center: what a replicated command does to the keyspace, the leases and
+//! the members, and which watchers it concerns.
+//!
+//! Nothing in this crate reads a clock, a file or a socket, and nothing awaits: the same commands
+//! in the same order give the same state on every member. Requests and responses are the etcd
+//! messages themselves, so nothing is copied between two vocabularies.
+
+pub mod lease;
+pub mod mvcc;
+pub mod refusal;
+pub mod state;
+pub mod watch;
+
+pub use refusal::{Code, Refusal};
+pub use state::{Applied, Change, Reply, State};

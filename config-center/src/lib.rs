@@ -1,0 +1,11 @@
+//! The adapters around the pure core: consensus and disk below it, the etcd API above it.
+
+pub mod api;
+pub mod configctl;
+pub mod engine;
+pub mod expiry;
+pub mod flags;
+pub mod metrics;
+pub mod raft;
+pub mod server;
+pub mod storage;
