@@ -14,15 +14,19 @@ pub const MAX_PATH_BYTES: usize = 4_095;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LogEntry {
     /// Absolute path of the file to tail.
+    #[schemars(regex(pattern = "^/"), length(max = 4095))]
     pub path: String,
     /// Kafka topic that receives each line.
+    #[schemars(regex(pattern = "^[a-zA-Z0-9._-]{1,249}$"))]
     pub topic: String,
 }
 
 /// Checks the syntax of a path; the error is a sentence for the operator.
 pub fn validate_path(path: &str) -> Result<(), String> {
     if path.is_empty() {
-        return Err("path is empty: give an absolute path such as /var/log/nginx/access.log".into());
+        return Err(
+            "path is empty: give an absolute path such as /var/log/nginx/access.log".into(),
+        );
     }
     if path.len() > MAX_PATH_BYTES {
         return Err(format!(
@@ -39,7 +43,9 @@ pub fn validate_path(path: &str) -> Result<(), String> {
         ));
     }
     if path.split('/').any(|part| part == "..") {
-        return Err(format!("path {path:?} contains \"..\": write the path it leads to"));
+        return Err(format!(
+            "path {path:?} contains \"..\": write the path it leads to"
+        ));
     }
     Ok(())
 }
@@ -50,7 +56,9 @@ pub fn validate_topic(topic: &str) -> Result<(), String> {
         return Err("topic is empty: give a Kafka topic name such as nginx_log".into());
     }
     if topic == "." || topic == ".." {
-        return Err(format!("topic {topic:?} is reserved by Kafka: choose another name"));
+        return Err(format!(
+            "topic {topic:?} is reserved by Kafka: choose another name"
+        ));
     }
     if topic.len() > MAX_TOPIC_BYTES {
         return Err(format!(
@@ -73,11 +81,26 @@ mod tests {
 
     #[test]
     fn paths_are_absolute_and_plain() {
-        for good in ["/a", "/var/log/nginx/access.log", "/data/日志/a.log", "/a/..b"] {
+        for good in [
+            "/a",
+            "/var/log/nginx/access.log",
+            "/data/日志/a.log",
+            "/a/..b",
+        ] {
             assert_eq!(validate_path(good), Ok(()), "{good}");
         }
         let too_long = format!("/{}", "x".repeat(MAX_PATH_BYTES));
-        for bad in ["", "a", "x/y", "/a/../b", "/a/..", "/a\nb", "/a\0", "D:/nginx/access.log", &too_long] {
+        for bad in [
+            "",
+            "a",
+            "x/y",
+            "/a/../b",
+            "/a/..",
+            "/a\nb",
+            "/a\0",
+            "D:/nginx/access.log",
+            &too_long,
+        ] {
             assert!(validate_path(bad).is_err(), "{bad}");
         }
     }
