@@ -8,8 +8,15 @@
 pub mod lease;
 pub mod mvcc;
 pub mod refusal;
+pub mod restore;
 pub mod state;
+pub mod txn;
+pub mod validation;
 pub mod watch;
 
+pub use lease::LeaseClock;
+pub use mvcc::{EventPage, KeyRange};
 pub use refusal::{Code, Refusal};
-pub use state::{Applied, Change, Reply, State};
+pub use restore::{RestoreError, Restorer};
+pub use state::{Applied, Change, Reply, RevisionRow, State};
+pub use watch::WatcherGroups;

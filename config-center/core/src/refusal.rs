@@ -39,6 +39,9 @@ pub enum Refusal {
     Compacted,
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
+    /// A command that this version cannot carry out.
+    #[error("etcdserver: not capable")]
+    NotCapable,
 }
 
 impl Refusal {
@@ -54,7 +57,7 @@ impl Refusal {
             | Self::DuplicateKey
             | Self::InvalidSortOption => Code::InvalidArgument,
             Self::LeaseNotFound => Code::NotFound,
-            Self::LeaseExists => Code::FailedPrecondition,
+            Self::LeaseExists | Self::NotCapable => Code::FailedPrecondition,
             Self::LeaseTtlTooLarge | Self::Compacted | Self::FutureRevision => Code::OutOfRange,
         }
     }

@@ -7,7 +7,9 @@ use schemas::etcdserverpb::{
     PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 
+use crate::mvcc::{EventPage, KeyRange};
 use crate::refusal::Refusal;
+use crate::restore::Restorer;
 
 /// Everything that members agree on. `Default` is the fresh store: revision 1, no keys.
 #[derive(Debug, Default)]
@@ -61,7 +63,40 @@ pub struct Applied {
     pub changes: Vec<Change>,
 }
 
+impl Applied {
+    /// The keys that this revision touched, for `WatcherGroups::publish`; a key may come twice.
+    pub fn changed_keys(&self) -> impl Iterator<Item = &Bytes> {
+        self.changes.iter().filter_map(|change| match change {
+            Change::Revision(row) => Some(&row.key),
+            _ => None,
+        })
+    }
+}
+
+/// Commands of other versions must stop the member before `State::apply`.
+pub const COMMAND_VERSION: u32 = 1;
+
 impl State {
+    /// Starts to build a state from stored rows.
+    #[must_use]
+    pub fn restore() -> Restorer {
+        Restorer::default()
+    }
+
+    /// The history of a range from `from_rev` to `to_rev`, both included, at most `max_revisions`
+    /// revisions with events. `from_rev` equal to the compacted revision is legal, below is
+    /// `Compacted`. A long stretch without events ends the page early: go on at `next_rev`.
+    pub fn events(
+        &self,
+        _range: &KeyRange,
+        _from_rev: i64,
+        _to_rev: i64,
+        _max_revisions: usize,
+        _prev_kv: bool,
+    ) -> Result<EventPage, Refusal> {
+        todo!()
+    }
+
     /// Applies a committed command. Deterministic; a refused command changes nothing.
     pub fn apply(&mut self, _command: &Command) -> Applied {
         todo!()
@@ -81,7 +116,7 @@ impl State {
         todo!()
     }
 
-    /// 0 (or -1 as etcd keeps it internally) until the first compaction.
+    /// -1 until the first compaction, as in etcd.
     pub fn compact_revision(&self) -> i64 {
         todo!()
     }

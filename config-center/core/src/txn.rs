@@ -1,0 +1,1 @@
+//! Transactions: compares, the chosen path, and its execution.
