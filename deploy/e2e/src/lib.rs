@@ -1,1 +1,27 @@
+//! Runs the real programs as an operator would: own processes, own ports, own folders, real Kafka.
+//!
+//! Links neither product. What it learns of them it learns from the network, the disk and their
+//! exit codes, so a test here fails for the same reasons for which a user would complain.
+//!
+//! Everything is blocking: a test reads from top to bottom, and a guard's `Drop` ends what the
+//! test started even when it panics.
 
+pub mod agent;
+pub mod binaries;
+pub mod broker;
+pub mod center;
+pub mod delivery;
+pub mod lines;
+pub mod ports;
+pub mod process;
+pub mod store;
+pub mod wait;
+
+pub use agent::{Agent, AgentSetup};
+pub use broker::Kafka;
+pub use center::Center;
+pub use delivery::{Delivery, Verdict};
+pub use lines::{LineFormat, LineWriter};
+pub use process::Process;
+pub use store::Store;
+pub use wait::{DEADLINE, wait_until};
