@@ -7,12 +7,14 @@
 
 pub mod lease;
 pub mod mvcc;
+mod planted;
 pub mod refusal;
 pub mod restore;
 pub mod state;
-pub mod txn;
+mod txn;
 pub mod validation;
 pub mod watch;
+mod write;
 
 pub use lease::LeaseClock;
 pub use mvcc::{EventPage, KeyRange};

@@ -2,6 +2,7 @@
 
 use schemas::etcdserverpb::Member;
 
+use crate::planted::{self, Bug};
 use crate::state::{RevisionRow, State};
 
 /// Why stored rows are not a state. The member must not start on them.
@@ -28,33 +29,85 @@ pub enum RestoreError {
 /// Rows that a compaction should have removed may still be there: they are left out again, so the
 /// adapter may purge them whenever it likes.
 #[derive(Debug, Default)]
-pub struct Restorer {}
+pub struct Restorer {
+    state: State,
+    last: (i64, i64),
+    compacted: Option<i64>,
+    revision: Option<i64>,
+}
 
 impl Restorer {
-    pub fn row(&mut self, _row: RevisionRow) -> Result<(), RestoreError> {
-        todo!()
+    pub fn row(&mut self, row: RevisionRow) -> Result<(), RestoreError> {
+        let (last_main, last_sub) = self.last;
+        let (main, sub) = (row.main, row.sub);
+        // 0.0 is below every row: the first write of a fresh store is at 2.0.
+        if (main, sub) <= self.last {
+            return Err(RestoreError::OutOfOrder {
+                main,
+                sub,
+                last_main,
+                last_sub,
+            });
+        }
+        self.last = (main, sub);
+        self.state.keys.restore_row(row);
+        Ok(())
     }
 
-    pub fn lease(&mut self, _id: i64, _ttl_s: i64) {
-        todo!()
+    pub fn lease(&mut self, id: i64, ttl_s: i64) {
+        self.state.leases.grant(id, ttl_s);
     }
 
-    pub fn member(&mut self, _member: Member) {
-        todo!()
+    pub fn member(&mut self, member: Member) {
+        self.state.members.insert(member.id, member);
     }
 
     /// The revision of the last `Change::CompactTo`; do not call when there was none.
-    pub fn compacted(&mut self, _revision: i64) {
-        todo!()
+    pub fn compacted(&mut self, revision: i64) {
+        self.compacted = Some(revision);
     }
 
     /// The store's revision as it was persisted. It counts, not the rows: the newest row may have
-    /// been compacted away.
-    pub fn revision(&mut self, _revision: i64) {
-        todo!()
+    /// been compacted away, and a revision that falls would be handed out twice.
+    pub fn revision(&mut self, revision: i64) {
+        self.revision = Some(revision);
     }
 
     pub fn finish(self) -> Result<State, RestoreError> {
-        todo!()
+        let Self {
+            mut state,
+            last: (main, _),
+            compacted,
+            revision,
+        } = self;
+        let fresh = state.keys.revision();
+        let revision = match revision {
+            Some(revision) if !planted::is(Bug::RevisionFromRows) => revision,
+            _ => fresh.max(main),
+        };
+        if revision < main {
+            return Err(RestoreError::RevisionTooLow { revision, main });
+        }
+        state.keys.advance_to(revision.max(fresh));
+        if let Some(compacted) = compacted {
+            if compacted > revision.max(fresh) && !planted::is(Bug::RevisionFromRows) {
+                return Err(RestoreError::CompactedAboveRevision {
+                    compacted,
+                    revision,
+                });
+            }
+            state.keys.purge(compacted);
+        }
+        let State { keys, leases, .. } = &mut state;
+        for row in keys.current_rows() {
+            if !leases.attach(row.lease, &row.key) {
+                return Err(RestoreError::UnknownLease {
+                    main: row.main,
+                    sub: row.sub,
+                    lease: row.lease,
+                });
+            }
+        }
+        Ok(state)
     }
 }

@@ -1,19 +1,29 @@
 //! The replicated state machine: one command in, one answer, the rows to persist and the events.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use schemas::command::Command;
+use schemas::command::{Command, command::Op};
 use schemas::etcdserverpb::{
-    CompactionResponse, DeleteRangeResponse, LeaseGrantResponse, LeaseRevokeResponse, Member,
-    PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseRevokeResponse, Member, PutRequest, PutResponse, RangeRequest,
+    RangeResponse, TxnRequest, TxnResponse,
 };
 
-use crate::mvcc::{EventPage, KeyRange};
+use crate::lease::{LeaseTable, MAX_TTL_S};
+use crate::mvcc::{EventPage, KeyRange, Keyspace};
 use crate::refusal::Refusal;
 use crate::restore::Restorer;
+use crate::txn;
+use crate::write::Writer;
 
 /// Everything that members agree on. `Default` is the fresh store: revision 1, no keys.
 #[derive(Debug, Default)]
-pub struct State {}
+pub struct State {
+    pub(crate) keys: Keyspace,
+    pub(crate) leases: LeaseTable,
+    pub(crate) members: BTreeMap<u64, Member>,
+}
 
 /// What a command answered. Headers are left out (`None`): the adapter knows cluster and term.
 /// Inner headers of a transaction carry the revision, as etcd sends them.
@@ -35,9 +45,16 @@ pub enum Change {
     /// create_revision are 0.
     Revision(RevisionRow),
     /// Superseded revisions at or below this one are gone.
-    CompactTo { revision: i64 },
-    LeasePut { id: i64, ttl_s: i64 },
-    LeaseDelete { id: i64 },
+    CompactTo {
+        revision: i64,
+    },
+    LeasePut {
+        id: i64,
+        ttl_s: i64,
+    },
+    LeaseDelete {
+        id: i64,
+    },
     MemberPut(Member),
 }
 
@@ -83,55 +100,165 @@ impl State {
         Restorer::default()
     }
 
+    /// Applies a committed command. A refused command changes nothing.
+    ///
+    /// Deterministic, reads included: what a transaction's range may read depends on the compacted
+    /// revision, and compaction is itself a command, so it is the same on every member.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        let outcome = match &command.op {
+            Some(Op::Put(request)) => self.put(request),
+            Some(Op::DeleteRange(request)) => Ok(self.delete_range(request)),
+            Some(Op::Txn(request)) => self.txn(request),
+            Some(Op::Compaction(request)) => self.compact(request.revision),
+            Some(Op::LeaseGrant(request)) => self.lease_grant(request),
+            Some(Op::LeaseRevoke(request)) => self.lease_revoke(request.id),
+            Some(Op::MemberPublish(publish)) => Ok(self.publish_member(publish.member.as_ref())),
+            None => Err(Refusal::NotCapable),
+        };
+        let (reply, changes) = match outcome {
+            Ok((reply, changes)) => (Ok(reply), changes),
+            Err(refusal) => (Err(refusal), Vec::new()),
+        };
+        Applied {
+            reply,
+            revision: self.revision(),
+            changes,
+        }
+    }
+
+    fn put(&mut self, request: &PutRequest) -> Outcome {
+        let mut writer = self.writer();
+        writer.check_put(request)?;
+        let response = writer.put(request);
+        Ok((Reply::Put(response), writer.commit()))
+    }
+
+    fn delete_range(&mut self, request: &DeleteRangeRequest) -> (Reply, Vec<Change>) {
+        let mut writer = self.writer();
+        let response = writer.delete_range(request);
+        (Reply::DeleteRange(response), writer.commit())
+    }
+
+    fn txn(&mut self, request: &TxnRequest) -> Outcome {
+        let mut writer = self.writer();
+        let response = txn::execute(&mut writer, request)?;
+        Ok((Reply::Txn(response), writer.commit()))
+    }
+
+    fn compact(&mut self, revision: i64) -> Outcome {
+        self.keys.compact(revision)?;
+        Ok((
+            Reply::Compaction(CompactionResponse { header: None }),
+            vec![Change::CompactTo { revision }],
+        ))
+    }
+
+    fn lease_grant(&mut self, request: &LeaseGrantRequest) -> Outcome {
+        let (id, ttl_s) = (request.id, request.ttl);
+        if id == 0 {
+            return Err(Refusal::LeaseNotFound);
+        }
+        if ttl_s > MAX_TTL_S {
+            return Err(Refusal::LeaseTtlTooLarge);
+        }
+        if self.leases.contains(id) {
+            return Err(Refusal::LeaseExists);
+        }
+        self.leases.grant(id, ttl_s);
+        let response = LeaseGrantResponse {
+            id,
+            ttl: ttl_s,
+            ..LeaseGrantResponse::default()
+        };
+        Ok((
+            Reply::LeaseGrant(response),
+            vec![Change::LeasePut { id, ttl_s }],
+        ))
+    }
+
+    fn lease_revoke(&mut self, id: i64) -> Outcome {
+        let keys = self.leases.revoke(id).ok_or(Refusal::LeaseNotFound)?;
+        let mut writer = self.writer();
+        for key in keys {
+            writer.delete(&KeyRange::Single(key), |_| ());
+        }
+        let mut changes = writer.commit();
+        changes.push(Change::LeaseDelete { id });
+        Ok((
+            Reply::LeaseRevoke(LeaseRevokeResponse { header: None }),
+            changes,
+        ))
+    }
+
+    fn publish_member(&mut self, member: Option<&Member>) -> (Reply, Vec<Change>) {
+        let mut changes = Vec::new();
+        if let Some(member) = member {
+            self.members.insert(member.id, member.clone());
+            changes.push(Change::MemberPut(member.clone()));
+        }
+        (Reply::MemberPublish, changes)
+    }
+
+    fn writer(&mut self) -> Writer<'_> {
+        Writer::new(&mut self.keys, &mut self.leases)
+    }
+
+    /// A read of the newest or an older revision, without a header.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Refusal> {
+        let current = self.keys.revision();
+        let revision = self.keys.read_revision(request.revision, current)?;
+        Ok(self.keys.read(request, revision))
+    }
+
+    /// A transaction of reads only, without a header (its inner headers are filled). Anything but a
+    /// range at the top level is `NotCapable`: see `validation::is_read_only`.
+    pub fn read_only_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
+        txn::read_only(&self.keys, request)
+    }
+
     /// The history of a range from `from_rev` to `to_rev`, both included, at most `max_revisions`
     /// revisions with events. `from_rev` equal to the compacted revision is legal, below is
     /// `Compacted`. A long stretch without events ends the page early: go on at `next_rev`.
     pub fn events(
         &self,
-        _range: &KeyRange,
-        _from_rev: i64,
-        _to_rev: i64,
-        _max_revisions: usize,
-        _prev_kv: bool,
+        range: &KeyRange,
+        from_rev: i64,
+        to_rev: i64,
+        max_revisions: usize,
+        prev_kv: bool,
     ) -> Result<EventPage, Refusal> {
-        todo!()
+        self.keys
+            .events(range, from_rev, to_rev, max_revisions, prev_kv)
     }
 
-    /// Applies a committed command. Deterministic; a refused command changes nothing.
-    pub fn apply(&mut self, _command: &Command) -> Applied {
-        todo!()
-    }
-
-    /// A read of the newest or an older revision, without a header.
-    pub fn range(&self, _request: &RangeRequest) -> Result<RangeResponse, Refusal> {
-        todo!()
-    }
-
-    /// A transaction of reads only, without a header (its inner headers are filled).
-    pub fn read_only_txn(&self, _request: &TxnRequest) -> Result<TxnResponse, Refusal> {
-        todo!()
-    }
-
+    #[must_use]
     pub fn revision(&self) -> i64 {
-        todo!()
+        self.keys.revision()
     }
 
     /// -1 until the first compaction, as in etcd.
+    #[must_use]
     pub fn compact_revision(&self) -> i64 {
-        todo!()
+        self.keys.compacted()
     }
 
+    /// By id.
+    #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        todo!()
+        self.members.values().cloned().collect()
     }
 
     /// The lease's TTL as granted and its keys in order; `None` for an unknown one.
-    pub fn lease(&self, _id: i64) -> Option<(i64, Vec<Bytes>)> {
-        todo!()
+    #[must_use]
+    pub fn lease(&self, id: i64) -> Option<(i64, Vec<Bytes>)> {
+        self.leases.get(id)
     }
 
     /// Every lease with its granted TTL, by id.
+    #[must_use]
     pub fn leases(&self) -> Vec<(i64, i64)> {
-        todo!()
+        self.leases.all().collect()
     }
 }
+
+type Outcome = Result<(Reply, Vec<Change>), Refusal>;

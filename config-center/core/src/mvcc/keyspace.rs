@@ -1,0 +1,251 @@
+//! The index of keys and the log of revisions, and what writing and compacting do to both.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::history::History;
+use super::key_range::KeyRange;
+use crate::refusal::Refusal;
+use crate::state::RevisionRow;
+
+/// Shorter values are copied out of the request they came in. A decoded value is a slice of a
+/// network buffer, and one small survivor would keep the whole buffer alive for as long as the key.
+const DETACH_BELOW_BYTES: usize = 16 * 1024;
+
+/// Every key with its revisions. A fresh one is at revision 1.
+#[derive(Debug)]
+pub(crate) struct Keyspace {
+    /// In key order; a deleted key stays until its tombstone is compacted.
+    pub(super) index: BTreeMap<Bytes, History>,
+    /// All rows from the compacted revision on, in the order of `(main, sub)`. Older survivors are
+    /// in the index only: no watch can reach them. So a compaction looks at each row once or twice
+    /// in its life and costs what was written since the last one, not what is stored.
+    pub(super) log: VecDeque<Arc<RevisionRow>>,
+    pub(super) revision: i64,
+    pub(super) compacted: i64,
+}
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        Self {
+            index: BTreeMap::new(),
+            log: VecDeque::new(),
+            revision: 1,
+            compacted: -1,
+        }
+    }
+}
+
+impl Keyspace {
+    pub(crate) fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// -1 until the first compaction.
+    pub(crate) fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Ends a command that wrote at this revision.
+    pub(crate) fn advance_to(&mut self, revision: i64) {
+        debug_assert!(revision >= self.revision, "the revision never falls");
+        self.revision = revision;
+    }
+
+    /// The newest row of a key that exists.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Arc<RevisionRow>> {
+        let row = self.index.get(key)?.latest();
+        (!row.tombstone).then_some(row)
+    }
+
+    /// Writes a revision; `previous` is what `get` says of the key.
+    pub(crate) fn put(
+        &mut self,
+        (main, sub): (i64, i64),
+        key: &Bytes,
+        value: Bytes,
+        lease: i64,
+        previous: Option<&RevisionRow>,
+    ) -> Arc<RevisionRow> {
+        let (create_revision, version) = match previous {
+            Some(row) => (row.create_revision, row.version + 1),
+            None => (main, 1),
+        };
+        // All rows of a key share the index's own copy of it.
+        let new_row = |key: Bytes| {
+            Arc::new(RevisionRow {
+                main,
+                sub,
+                key,
+                value: detached(value),
+                create_revision,
+                version,
+                lease,
+                tombstone: false,
+            })
+        };
+        let row = match previous {
+            Some(previous) => {
+                let row = new_row(previous.key.clone());
+                self.index_row(&row);
+                row
+            }
+            None => match self.index.entry(Bytes::copy_from_slice(key)) {
+                Entry::Occupied(mut dead) => {
+                    let row = new_row(dead.key().clone());
+                    dead.get_mut().push(Arc::clone(&row));
+                    row
+                }
+                Entry::Vacant(unknown) => {
+                    let row = new_row(unknown.key().clone());
+                    unknown.insert(History::new(Arc::clone(&row)));
+                    row
+                }
+            },
+        };
+        self.log.push_back(Arc::clone(&row));
+        row
+    }
+
+    /// Writes a tombstone for each key of the range that exists, in key order, from `(main, sub)`
+    /// up. Hands each pair (what the key was, its tombstone) to `deleted`.
+    pub(crate) fn delete(
+        &mut self,
+        (main, first_sub): (i64, i64),
+        range: &KeyRange,
+        mut deleted: impl FnMut(&Arc<RevisionRow>, &Arc<RevisionRow>),
+    ) {
+        let Self { index, log, .. } = self;
+        let mut sub = first_sub;
+        let mut bury = |key: &Bytes, history: &mut History| {
+            if history.latest().tombstone {
+                return;
+            }
+            let tombstone = Arc::new(RevisionRow {
+                main,
+                sub,
+                key: key.clone(),
+                value: Bytes::new(),
+                create_revision: 0,
+                version: 0,
+                lease: 0,
+                tombstone: true,
+            });
+            sub += 1;
+            deleted(history.latest(), &tombstone);
+            log.push_back(Arc::clone(&tombstone));
+            history.push(tombstone);
+        };
+        if let KeyRange::Single(key) = range {
+            if let Some(history) = index.get_mut(&key[..]) {
+                let known = history.latest().key.clone();
+                bury(&known, history);
+            }
+        } else if !range.is_empty() {
+            for (key, history) in index.range_mut::<[u8], _>(range.bounds()) {
+                bury(key, history);
+            }
+        }
+    }
+
+    /// Adds a stored row; rows come in the order of `(main, sub)`.
+    pub(crate) fn restore_row(&mut self, mut row: RevisionRow) {
+        if let Some((known, _)) = self.index.get_key_value(&row.key[..]) {
+            row.key = known.clone();
+        }
+        let row = Arc::new(row);
+        self.index_row(&row);
+        self.log.push_back(row);
+    }
+
+    fn index_row(&mut self, row: &Arc<RevisionRow>) {
+        match self.index.get_mut(&row.key[..]) {
+            Some(history) => history.push(Arc::clone(row)),
+            None => {
+                self.index
+                    .insert(row.key.clone(), History::new(Arc::clone(row)));
+            }
+        }
+    }
+
+    /// Forgets superseded revisions at or below `revision`.
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<(), Refusal> {
+        if revision <= self.compacted {
+            return Err(Refusal::Compacted);
+        }
+        if revision > self.revision {
+            return Err(Refusal::FutureRevision);
+        }
+        self.purge(revision);
+        Ok(())
+    }
+
+    /// The work of a compaction. A key with something to drop has a row in the log at or below
+    /// `revision`: the row that superseded the other, or its tombstone.
+    pub(crate) fn purge(&mut self, revision: i64) {
+        self.compacted = revision;
+        let touched = self.log.partition_point(|row| row.main <= revision);
+        let below = self.log.partition_point(|row| row.main < revision);
+        for row in self.log.range(..touched) {
+            let Some(history) = self.index.get_mut(&row.key[..]) else {
+                continue; // An earlier row of the same key has removed it.
+            };
+            if !history.compact(revision) {
+                self.index.remove(&row.key[..]);
+            }
+        }
+        // A key that was changed twice in the compacted revision keeps its last change only.
+        let at: Vec<_> = self.log.drain(..touched).skip(below).collect();
+        for row in at.into_iter().rev() {
+            if self.is_kept(&row) {
+                self.log.push_front(row);
+            }
+        }
+        if self.log.capacity() > 1024 + 4 * self.log.len() {
+            self.log.shrink_to(2 * self.log.len());
+        }
+    }
+
+    fn is_kept(&self, row: &RevisionRow) -> bool {
+        self.index.get(&row.key[..]).is_some_and(|history| {
+            history
+                .between(row.main, row.main)
+                .any(|kept| kept.sub == row.sub)
+        })
+    }
+
+    /// Live rows of a range at a revision, in key order.
+    pub(crate) fn live_rows<'a>(
+        &'a self,
+        range: &'a KeyRange,
+        revision: i64,
+    ) -> impl Iterator<Item = &'a Arc<RevisionRow>> {
+        let (one, many) = match range {
+            KeyRange::Single(key) => (self.index.get(&key[..]), None),
+            _ if range.is_empty() => (None, None),
+            _ => (None, Some(self.index.range::<[u8], _>(range.bounds()))),
+        };
+        one.into_iter()
+            .chain(many.into_iter().flatten().map(|(_, history)| history))
+            .filter_map(move |history| history.live_at(revision))
+    }
+
+    /// The newest row of every key that exists, in key order.
+    pub(crate) fn current_rows(&self) -> impl Iterator<Item = &Arc<RevisionRow>> {
+        self.index
+            .values()
+            .map(History::latest)
+            .filter(|row| !row.tombstone)
+    }
+}
+
+fn detached(value: Bytes) -> Bytes {
+    if value.len() < DETACH_BELOW_BYTES {
+        Bytes::copy_from_slice(&value)
+    } else {
+        value
+    }
+}
