@@ -5,7 +5,11 @@
 //! in the same order give the same state on every member. Requests and responses are the etcd
 //! messages themselves, so nothing is copied between two vocabularies.
 
+#[cfg(test)]
+mod contract_tests;
 pub mod lease;
+#[cfg(test)]
+mod model_check;
 pub mod mvcc;
 mod planted;
 pub mod refusal;

@@ -11,8 +11,8 @@ pub(crate) enum Bug {
     LateCompare,
     /// A put without a lease leaves the key attached to its old one.
     LeaseNotDetached,
-    /// A restored state takes its revision from the rows that survived.
-    RevisionFromRows,
+    /// A page of history ends in the middle of a revision, and the rest of it is lost.
+    PageSplitsRevision,
 }
 
 #[cfg(not(test))]

@@ -2,7 +2,6 @@
 
 use schemas::etcdserverpb::Member;
 
-use crate::planted::{self, Bug};
 use crate::state::{RevisionRow, State};
 
 /// Why stored rows are not a state. The member must not start on them.
@@ -81,16 +80,13 @@ impl Restorer {
             revision,
         } = self;
         let fresh = state.keys.revision();
-        let revision = match revision {
-            Some(revision) if !planted::is(Bug::RevisionFromRows) => revision,
-            _ => fresh.max(main),
-        };
+        let revision = revision.unwrap_or(main).max(fresh);
         if revision < main {
             return Err(RestoreError::RevisionTooLow { revision, main });
         }
-        state.keys.advance_to(revision.max(fresh));
+        state.keys.advance_to(revision);
         if let Some(compacted) = compacted {
-            if compacted > revision.max(fresh) && !planted::is(Bug::RevisionFromRows) {
+            if compacted > revision {
                 return Err(RestoreError::CompactedAboveRevision {
                     compacted,
                     revision,

@@ -36,7 +36,7 @@ pub(crate) fn execute(
 
 /// Runs a transaction of ranges on a state that stays as it is.
 pub(crate) fn read_only(keys: &Keyspace, request: &TxnRequest) -> Result<TxnResponse, Refusal> {
-    let succeeded = compares_hold(keys, &request.compare);
+    let succeeded = compares_hold(keys, keys.revision(), &request.compare);
     let mut ranges = Vec::new();
     for op in chosen(request, succeeded) {
         let Some(Request::RequestRange(range)) = &op.request else {
@@ -72,7 +72,7 @@ fn chosen(request: &TxnRequest, succeeded: bool) -> &[RequestOp] {
 
 /// First pass.
 fn choose(keys: &Keyspace, request: &TxnRequest, path: &mut Path) {
-    let succeeded = compares_hold(keys, &request.compare);
+    let succeeded = compares_hold(keys, keys.revision(), &request.compare);
     path.push(succeeded);
     for op in chosen(request, succeeded) {
         if let Some(Request::RequestTxn(inner)) = &op.request {
@@ -81,15 +81,17 @@ fn choose(keys: &Keyspace, request: &TxnRequest, path: &mut Path) {
     }
 }
 
-fn compares_hold(keys: &Keyspace, compares: &[Compare]) -> bool {
-    compares.iter().all(|compare| holds(keys, compare))
+fn compares_hold(keys: &Keyspace, revision: i64, compares: &[Compare]) -> bool {
+    compares
+        .iter()
+        .all(|compare| holds(keys, revision, compare))
 }
 
 /// Every key of the range must satisfy the condition. Where there is no key, a version, revision or
 /// lease is 0, but there is no value, so nothing can be said of it: not even "not equal".
-fn holds(keys: &Keyspace, compare: &Compare) -> bool {
+fn holds(keys: &Keyspace, revision: i64, compare: &Compare) -> bool {
     let range = KeyRange::new(compare.key.clone(), compare.range_end.clone());
-    let mut rows = keys.live_rows(&range, keys.revision()).peekable();
+    let mut rows = keys.live_rows(&range, revision).peekable();
     if rows.peek().is_none() {
         return compare.target != CompareTarget::Value as i32 && row_satisfies(None, compare);
     }
@@ -196,7 +198,7 @@ fn run(
 ) -> TxnResponse {
     let mut succeeded = path.next().unwrap_or_default();
     if planted::is(Bug::LateCompare) {
-        succeeded = compares_hold(writer.keys(), &request.compare);
+        succeeded = compares_hold(writer.keys(), writer.current(), &request.compare);
     }
     let ops = chosen(request, succeeded);
     let mut responses = Vec::with_capacity(ops.len());

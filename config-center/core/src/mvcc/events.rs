@@ -8,6 +8,7 @@ use schemas::mvccpb::{Event, KeyValue};
 use super::key_range::KeyRange;
 use super::keyspace::Keyspace;
 use super::read::key_value;
+use crate::planted::{self, Bug};
 use crate::refusal::Refusal;
 use crate::state::RevisionRow;
 
@@ -76,14 +77,17 @@ impl Keyspace {
         let mut revisions_with_events = 0;
         let (mut last_seen, mut last_hit) = (i64::MIN, i64::MIN);
         for (scanned, row) in rows.enumerate() {
-            if row.main != last_seen {
-                let full = revisions_with_events >= max_revisions.max(1);
-                if full || scanned >= MAX_SCANNED_ROWS {
-                    page.next_rev = row.main;
-                    return;
-                }
-                last_seen = row.main;
+            let begins = row.main != last_seen;
+            let full = revisions_with_events >= max_revisions.max(1) || scanned >= MAX_SCANNED_ROWS;
+            if full && begins {
+                page.next_rev = row.main;
+                return;
             }
+            if full && planted::is(Bug::PageSplitsRevision) {
+                page.next_rev = row.main + 1;
+                return;
+            }
+            last_seen = row.main;
             if range.contains(&row.key) {
                 if row.main != last_hit {
                     revisions_with_events += 1;

@@ -44,6 +44,11 @@ impl History {
         &self.latest
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.older.len() + 1
+    }
+
     /// What the key was at a revision; `None` when it did not exist then.
     pub(crate) fn live_at(&self, revision: i64) -> Option<&Arc<RevisionRow>> {
         let row = if self.latest.main <= revision {

@@ -233,6 +233,12 @@ impl Keyspace {
             .filter_map(move |history| history.live_at(revision))
     }
 
+    /// Rows in memory: what a compaction is meant to shrink.
+    #[cfg(test)]
+    pub(crate) fn stored_rows(&self) -> usize {
+        self.index.values().map(History::len).sum()
+    }
+
     /// The newest row of every key that exists, in key order.
     pub(crate) fn current_rows(&self) -> impl Iterator<Item = &Arc<RevisionRow>> {
         self.index

@@ -6,6 +6,8 @@
 //! falls behind a compaction, which its next read says.
 
 mod intervals;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
