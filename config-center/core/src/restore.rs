@@ -61,9 +61,9 @@ impl Restorer {
         self.state.members.insert(member.id, member);
     }
 
-    /// The revision of the last `Change::CompactTo`; do not call when there was none.
+    /// The revision of the last `Change::CompactTo`; 0 or less means that there was none.
     pub fn compacted(&mut self, revision: i64) {
-        self.compacted = Some(revision);
+        self.compacted = (revision > 0).then_some(revision);
     }
 
     /// The store's revision as it was persisted. It counts, not the rows: the newest row may have

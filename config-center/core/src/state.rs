@@ -147,9 +147,13 @@ impl State {
 
     fn compact(&mut self, revision: i64) -> Outcome {
         self.keys.compact(revision)?;
+        let mut changes = Vec::new();
+        if revision > 0 {
+            changes.push(Change::CompactTo { revision });
+        }
         Ok((
             Reply::Compaction(CompactionResponse { header: None }),
-            vec![Change::CompactTo { revision }],
+            changes,
         ))
     }
 

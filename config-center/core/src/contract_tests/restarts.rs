@@ -117,3 +117,23 @@ fn rows_that_a_compaction_should_have_removed_are_left_out() {
     let state = restorer.finish().expect("consistent");
     assert_eq!(state.keys.stored_rows(), 1);
 }
+
+#[test]
+fn a_compaction_at_0_leaves_nothing_to_remember() {
+    let mut store = Store::default();
+    let compact = |revision| {
+        Op::Compaction(CompactionRequest {
+            revision,
+            physical: false,
+        })
+    };
+    let applied = store.apply(compact(0));
+    assert!(applied.reply.is_ok());
+    assert_eq!(applied.changes, []);
+    assert_eq!(store.state.compact_revision(), -1);
+    assert_eq!(store.refused(compact(-1)), Refusal::Compacted);
+    let mut restorer = State::restore();
+    restorer.compacted(0);
+    let state = restorer.finish().expect("nothing is wrong");
+    assert_eq!(state.compact_revision(), -1);
+}

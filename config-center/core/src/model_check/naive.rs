@@ -224,6 +224,9 @@ impl Naive {
         if revision > self.revision() {
             return Err(Refusal::FutureRevision);
         }
+        if revision == 0 {
+            return Ok(());
+        }
         self.compacted = revision;
         // Nothing below can be watched. Of the compacted revision each key's last event stays.
         let all = self.events.clone();

@@ -171,7 +171,9 @@ impl Keyspace {
         }
     }
 
-    /// Forgets superseded revisions at or below `revision`.
+    /// Forgets superseded revisions at or below `revision`. There is nothing at 0 to forget: the
+    /// first such request succeeds, as in etcd, but is not remembered, so that a restored member
+    /// (0 or no compaction, stored the same) answers like the others.
     pub(crate) fn compact(&mut self, revision: i64) -> Result<(), Refusal> {
         if revision <= self.compacted {
             return Err(Refusal::Compacted);
@@ -179,7 +181,9 @@ impl Keyspace {
         if revision > self.revision {
             return Err(Refusal::FutureRevision);
         }
-        self.purge(revision);
+        if revision > 0 {
+            self.purge(revision);
+        }
         Ok(())
     }
 
