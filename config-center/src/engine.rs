@@ -1,1 +1,196 @@
-//! Under construction.
+//! The replicated state in memory, with the watchers and the lease clock around it.
+//!
+//! Everything that answers a client lives here: reads take a shared lock, a group of committed
+//! commands takes the exclusive one once. Knows neither Raft nor SQL.
+//!
+//! Lock order: state, then watchers, then leases, then streams. A later one may be taken while an
+//! earlier one is held, never the other way round. Nothing awaits while holding one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use config_center_core::{Applied, Change, KeyRange, LeaseClock, State, WatcherGroups};
+use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
+use schemas::command::Command;
+use tokio::sync::Notify;
+
+/// The shared state of one member.
+pub struct Engine {
+    state: RwLock<State>,
+    watchers: Mutex<WatcherGroups>,
+    leases: Mutex<LeaseClock>,
+    streams: Mutex<FxHashMap<u64, Arc<Notify>>>,
+    next_stream_id: AtomicU64,
+    started: Instant,
+}
+
+/// One watch stream: its number among the watchers, and the bell that rings when one of its
+/// watchers has something pending.
+#[derive(Debug, Clone)]
+pub struct WatchStream {
+    pub id: u64,
+    pub wake: Arc<Notify>,
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(state: State) -> Self {
+        let engine = Self {
+            state: RwLock::default(),
+            watchers: Mutex::default(),
+            leases: Mutex::default(),
+            streams: Mutex::default(),
+            next_stream_id: AtomicU64::new(1),
+            started: Instant::now(),
+        };
+        engine.replace(state);
+        engine
+    }
+
+    /// Milliseconds of a monotonic clock; the only clock that leases are measured with.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Reads under the shared lock. Keep it short: a writer waits.
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read())
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.state.read().revision()
+    }
+
+    /// Applies committed commands in their order, under one exclusive lock, and announces what they
+    /// changed. A reader sees all of them or none.
+    pub fn apply<'a>(&self, commands: impl IntoIterator<Item = &'a Command>) -> Vec<Applied> {
+        let mut woken = Vec::new();
+        let applied = {
+            let mut state = self.state.write();
+            let applied: Vec<Applied> = commands.into_iter().map(|c| state.apply(c)).collect();
+            // Announced under the same lock: a watcher that registers sees either the old revision
+            // and the announcement, or the new revision and no announcement.
+            self.announce(&applied, &mut woken);
+            applied
+        };
+        if !woken.is_empty() {
+            let streams = self.streams.lock();
+            for id in woken {
+                if let Some(wake) = streams.get(&id) {
+                    wake.notify_one();
+                }
+            }
+        }
+        applied
+    }
+
+    fn announce(&self, applied: &[Applied], woken: &mut Vec<u64>) {
+        let mut watchers = self.watchers.lock();
+        if !watchers.is_empty() {
+            for one in applied.iter().filter(|a| !a.changes.is_empty()) {
+                watchers.publish(one.revision, one.changed_keys(), |id| woken.push(id));
+            }
+        }
+        drop(watchers);
+        let mut clock = None;
+        for change in applied.iter().flat_map(|a| &a.changes) {
+            match change {
+                Change::LeasePut { id, ttl_s } => clock
+                    .get_or_insert_with(|| self.leases.lock())
+                    .granted(*id, *ttl_s, self.now_ms()),
+                Change::LeaseDelete { id } => {
+                    clock.get_or_insert_with(|| self.leases.lock()).revoked(*id)
+                }
+                Change::Revision(_) | Change::CompactTo { .. } | Change::MemberPut(_) => {}
+            }
+        }
+    }
+
+    /// Puts another state in place of this one: the member starts, or a snapshot was installed.
+    /// Every stream is woken; its watchers find by their own cursors what they have missed.
+    pub fn replace(&self, state: State) {
+        let now_ms = self.now_ms();
+        let mut clock = LeaseClock::default();
+        for (id, ttl_s) in state.leases() {
+            clock.granted(id, ttl_s, now_ms);
+        }
+        {
+            let mut current = self.state.write();
+            *current = state;
+            *self.leases.lock() = clock;
+        }
+        for wake in self.streams.lock().values() {
+            wake.notify_one();
+        }
+    }
+
+    /// Registers a watch stream. Close it with [`Engine::close_stream`].
+    pub fn open_stream(&self) -> WatchStream {
+        let id = self.next_stream_id.fetch_add(1, Ordering::Relaxed);
+        let wake = Arc::new(Notify::new());
+        self.streams.lock().insert(id, Arc::clone(&wake));
+        WatchStream { id, wake }
+    }
+
+    /// Forgets a stream and all its watchers.
+    pub fn close_stream(&self, stream_id: u64) {
+        self.watchers.lock().remove_stream(stream_id);
+        self.streams.lock().remove(&stream_id);
+    }
+
+    /// Starts to announce the revisions that concern this range. Returns the store's revision at
+    /// that moment: everything above it will be announced, nothing up to it will. `None` when the
+    /// stream has a watcher of that id already.
+    pub fn watch(&self, stream_id: u64, watch_id: i64, range: KeyRange) -> Option<i64> {
+        let state = self.state.read();
+        self.watchers
+            .lock()
+            .add(stream_id, watch_id, range)
+            .then(|| state.revision())
+    }
+
+    /// `false` when there is no such watcher.
+    pub fn unwatch(&self, stream_id: u64, watch_id: i64) -> bool {
+        self.watchers.lock().remove(stream_id, watch_id)
+    }
+
+    /// The stream's pending watchers as `(watch_id, first pending revision)`; see
+    /// `WatcherGroups::take_pending` for the cursor each watcher must keep.
+    pub fn take_pending(&self, stream_id: u64) -> Vec<(i64, i64)> {
+        self.watchers.lock().take_pending(stream_id)
+    }
+
+    /// `(streams, watchers)`, for the metrics.
+    pub fn watch_counts(&self) -> (usize, usize) {
+        let watchers = self.watchers.lock();
+        (watchers.streams(), watchers.len())
+    }
+
+    /// Gives the lease its full TTL again; `None` when it is unknown or has run out. Only the
+    /// confirmed leader may answer a client with this.
+    pub fn lease_renew(&self, id: i64) -> Option<i64> {
+        self.leases.lock().renew(id, self.now_ms())
+    }
+
+    /// Whole seconds left; `None` when unknown.
+    pub fn lease_remaining_s(&self, id: i64) -> Option<i64> {
+        self.leases.lock().remaining_s(id, self.now_ms())
+    }
+
+    /// Up to `limit` leases that have run out and should be revoked by the leader.
+    pub fn leases_expired(&self, limit: usize) -> Vec<i64> {
+        self.leases.lock().expired(self.now_ms(), limit)
+    }
+
+    /// When [`Engine::leases_expired`] can next have something to say, on [`Engine::now_ms`].
+    pub fn leases_due_ms(&self) -> Option<u64> {
+        self.leases.lock().next_due_ms()
+    }
+
+    /// This member became the leader: every lease gets its full TTL from now.
+    pub fn promote_leases(&self) {
+        self.leases.lock().promote(self.now_ms());
+    }
+}

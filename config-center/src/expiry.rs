@@ -1,1 +1,71 @@
-//! Under construction.
+//! Lets leases run out: the leader proposes to revoke what has expired, so that keys vanish on all
+//! members by consensus and never by somebody's clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use schemas::command::{Command, command::Op};
+use schemas::etcdserverpb::LeaseRevokeRequest;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::raft::Node;
+
+/// The longest sleep: a change of leader is noticed this late at most. A new lease cannot be
+/// missed, because the shortest TTL is longer.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// The shortest sleep while leases run out one after the other.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
+/// Revocations of one round. A full round is followed by the longest sleep: 1000 per second.
+const ROUND_REVOCATIONS: usize = 500;
+
+/// Runs until the server stops.
+pub async fn run(node: Arc<Node>, metrics: Arc<Metrics>, stopping: CancellationToken) {
+    loop {
+        metrics.observe_leader(node.status().leader_id);
+        // A new leader has already given every lease its full TTL when it gets here.
+        let pause = if node.is_leader() {
+            round(&node).await
+        } else {
+            LONGEST_SLEEP
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stopping.cancelled() => return,
+        }
+    }
+}
+
+/// Revokes what has run out; answers how long to sleep.
+async fn round(node: &Node) -> Duration {
+    let engine = node.engine();
+    let expired = engine.leases_expired(ROUND_REVOCATIONS);
+    let full = expired.len() == ROUND_REVOCATIONS;
+    // Together, so that they share a sync of the log.
+    let outcomes = join_all(expired.iter().map(|id| revoke(node, *id))).await;
+    let failed = outcomes.iter().filter(|done| !**done).count();
+    if failed > 0 {
+        // They are offered again after the clock's retry interval.
+        tracing::warn!(failed, "expired leases could not be revoked yet");
+    }
+    if full {
+        return LONGEST_SLEEP;
+    }
+    match engine.leases_due_ms() {
+        Some(due_ms) => Duration::from_millis(due_ms.saturating_sub(engine.now_ms()))
+            .clamp(SHORTEST_SLEEP, LONGEST_SLEEP),
+        None => LONGEST_SLEEP,
+    }
+}
+
+/// `true` when the lease is gone, by this revocation or by another.
+async fn revoke(node: &Node, id: i64) -> bool {
+    let op = Op::LeaseRevoke(LeaseRevokeRequest { id });
+    node.propose(Command {
+        version: 0,
+        op: Some(op),
+    })
+    .await
+    .is_ok()
+}

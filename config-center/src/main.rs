@@ -1,1 +1,149 @@
-fn main() {}
+//! The server's process: command line, log, signals and exit codes.
+//!
+//! Exit codes: 0 after a requested stop; 1 when it cannot start or can no longer serve; 2 for a
+//! command line that is not accepted; 130 when a second signal cuts the stop short.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use config_center::flags::{self, Invocation, LogFormat, LogLevel, Settings};
+use config_center::server::Server;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+const CANNOT_SERVE: u8 = 1;
+const BAD_FLAGS: u8 = 2;
+const CUT_SHORT: i32 = 130;
+
+fn main() -> ExitCode {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let arguments: Result<Vec<String>, _> = std::env::args_os()
+        .skip(1)
+        .map(std::ffi::OsString::into_string)
+        .collect();
+    let Ok(arguments) = arguments else {
+        eprintln!("config-center: an argument is not valid UTF-8");
+        return ExitCode::from(BAD_FLAGS);
+    };
+    match flags::parse(arguments, environment) {
+        Err(error) => {
+            eprintln!("config-center: {error}");
+            ExitCode::from(BAD_FLAGS)
+        }
+        Ok(Invocation::Version) => print(&flags::version_text()),
+        Ok(Invocation::Help) => print(&flags::help_text()),
+        Ok(Invocation::Serve(settings)) => {
+            start_log(&settings);
+            match run(&settings) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{error:#}");
+                    ExitCode::from(CANNOT_SERVE)
+                }
+            }
+        }
+    }
+}
+
+/// A reader that has gone away (`| head -1`) is no fault.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(CANNOT_SERVE),
+    }
+}
+
+fn start_log(settings: &Settings) {
+    let level = match settings.log_level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    // openraft reports its inner steps at info; an operator needs those only when debugging.
+    let inner = if level == LevelFilter::DEBUG {
+        level
+    } else {
+        level.min(LevelFilter::WARN)
+    };
+    let filter = Targets::new()
+        .with_default(level)
+        .with_target("openraft", inner);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Console => {
+            let log = log.compact().with_target(false);
+            tracing_subscriber::registry()
+                .with(log.with_filter(filter))
+                .init();
+        }
+        LogFormat::Json => {
+            let log = log.json().flatten_event(true);
+            tracing_subscriber::registry()
+                .with(log.with_filter(filter))
+                .init();
+        }
+    }
+}
+
+fn run(settings: &Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not start")?;
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM can be received")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("no SIGINT can be received")?;
+    tracing::info!(
+        name = settings.name,
+        data_dir = %settings.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        etcd_api = flags::ETCD_VERSION,
+        "starting config-center"
+    );
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let server = tokio::select! {
+        started = Server::start(settings) => started?,
+        name = asked_to_stop(&mut terminate, &mut interrupt) => {
+            tracing::info!("{name} before the start was complete; stopping");
+            return Ok(());
+        }
+    };
+    for address in server.client_addresses() {
+        tracing::info!(%address, "ready to serve client requests");
+    }
+    tokio::select! {
+        name = asked_to_stop(&mut terminate, &mut interrupt) => {
+            tracing::info!("{name}: finishing what is in flight, then stopping");
+        }
+        reason = server.failed() => {
+            anyhow::bail!("the member cannot go on: {reason}; acknowledged writes are on disk");
+        }
+    }
+    tokio::select! {
+        () = server.shutdown() => tracing::info!("stopped"),
+        name = asked_to_stop(&mut terminate, &mut interrupt) => {
+            tracing::warn!("{name} again: stopping at once; acknowledged writes are on disk");
+            std::process::exit(CUT_SHORT);
+        }
+    }
+    Ok(())
+}
+
+async fn asked_to_stop(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}

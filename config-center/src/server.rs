@@ -1,1 +1,199 @@
-//! Under construction.
+//! Puts the parts together: binds the addresses, starts the member, serves connections, and takes
+//! everything down in the right order.
+//!
+//! Start order: listen first (a taken port must not touch the data folder), then the member, then
+//! the first connection. Stop order: no new connections, streams end with a reason, requests in
+//! flight finish, lease expiry ends, consensus and databases close.
+
+mod connection;
+mod listen;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemas::etcdserverpb::Member;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::grpc::Services;
+use crate::api::{Context, Limits, http};
+use crate::expiry;
+use crate::flags::Settings;
+use crate::metrics::Metrics;
+use crate::raft::{Node, NodeConfig, StartError};
+
+pub use listen::BindError;
+
+use connection::{App, HttpOptions};
+
+/// How long requests in flight may take to finish once the server stops.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Pause between two looks at the list of members.
+const LISTED_RETRY_TIME: Duration = Duration::from_millis(2);
+
+/// Why the server could not start; one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// A running server.
+pub struct Server {
+    node: Arc<Node>,
+    client_addresses: Vec<SocketAddr>,
+    stopping: CancellationToken,
+    /// Yields `None` once every acceptor and connection has dropped its sender.
+    drained: mpsc::Receiver<()>,
+    expiry: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens, starts the member and serves.
+    ///
+    /// # Errors
+    /// When an address cannot be had or the member cannot start.
+    pub async fn start(settings: &Settings) -> Result<Self, ServeError> {
+        let clients = listen::bind(&settings.listen_client_urls, "--listen-client-urls")?;
+        let scrapers = listen::bind(&settings.listen_metrics_urls, "--listen-metrics-urls")?;
+        let client_addresses = clients.iter().map(|(_, address)| *address).collect();
+
+        let node = Node::start(node_config(settings)).await?;
+        wait_until_listed(&node, settings).await;
+        let metrics = Arc::new(Metrics::default());
+        let stopping = CancellationToken::new();
+        let limits = Limits {
+            max_txn_ops: settings.max_txn_ops,
+            max_request_bytes: settings.max_request_bytes,
+            watch_progress_interval: settings.watch_progress_interval,
+            election_ms: settings.election_ms,
+        };
+        let context = Arc::new(Context::new(
+            Arc::clone(&node),
+            Arc::clone(&metrics),
+            limits,
+            stopping.clone(),
+        ));
+        let expiry = tokio::spawn(expiry::run(
+            Arc::clone(&node),
+            Arc::clone(&metrics),
+            stopping.clone(),
+        ));
+
+        let options = HttpOptions {
+            max_concurrent_streams: settings.max_concurrent_streams,
+            keepalive_interval: settings.keepalive_interval,
+            keepalive_timeout: settings.keepalive_timeout,
+        };
+        // Nothing is ever sent: the channel only counts who still holds a sender.
+        let (running, drained) = mpsc::channel(1);
+        let api = Arc::new(App {
+            grpc: Some(Services::new(&context)),
+            http: http::router(Arc::clone(&context)),
+            metrics: Arc::clone(&metrics),
+            options,
+        });
+        for (listener, _) in clients {
+            let accepting = connection::accept(
+                listener,
+                Arc::clone(&api),
+                stopping.clone(),
+                running.clone(),
+            );
+            tokio::spawn(accepting);
+        }
+        let scraped = Arc::new(App {
+            grpc: None,
+            http: http::metrics_router(context),
+            metrics,
+            options,
+        });
+        for (listener, _) in scrapers {
+            let accepting = connection::accept(
+                listener,
+                Arc::clone(&scraped),
+                stopping.clone(),
+                running.clone(),
+            );
+            tokio::spawn(accepting);
+        }
+        Ok(Self {
+            node,
+            client_addresses,
+            stopping,
+            drained,
+            expiry,
+        })
+    }
+
+    /// Where clients are served; the real ports, also when port 0 was asked for.
+    #[must_use]
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// The member behind the API.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Resolves when the member can no longer serve; the text says why.
+    pub async fn failed(&self) -> String {
+        self.node.failed().await
+    }
+
+    /// Stops in order. Everything acknowledged was on disk before.
+    pub async fn shutdown(mut self) {
+        self.stopping.cancel();
+        if tokio::time::timeout(DRAIN_TIME, self.drained.recv())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                "some connections did not finish within {} s and are cut",
+                DRAIN_TIME.as_secs()
+            );
+        }
+        if let Err(error) = self.expiry.await {
+            tracing::error!(%error, "lease expiry had failed");
+        }
+        self.node.shutdown().await;
+    }
+}
+
+/// Clients that ask for the members right after the start must be shown where to go. A member that
+/// cannot publish itself in time serves all the same: reads of its own data need nobody.
+async fn wait_until_listed(node: &Node, settings: &Settings) {
+    let deadline = Instant::now() + Duration::from_millis(2 * settings.election_ms);
+    let listed = |member: &Member| {
+        member.id == node.member_id() && member.client_ur_ls == settings.advertise_client_urls
+    };
+    while Instant::now() < deadline
+        && !node
+            .engine()
+            .read(|state| state.members())
+            .iter()
+            .any(listed)
+    {
+        tokio::time::sleep(LISTED_RETRY_TIME).await;
+    }
+}
+
+fn node_config(settings: &Settings) -> NodeConfig {
+    NodeConfig {
+        data_dir: settings.data_dir.clone(),
+        name: settings.name.clone(),
+        peer_urls: settings.advertise_peer_urls.clone(),
+        client_urls: settings.advertise_client_urls.clone(),
+        cluster_token: settings.cluster_token.clone(),
+        heartbeat_ms: settings.heartbeat_ms,
+        election_ms: settings.election_ms,
+        snapshot_count: settings.snapshot_count,
+        max_request_bytes: settings.max_request_bytes,
+    }
+}

@@ -1,1 +1,141 @@
-//! Under construction.
+//! The etcd API: translates calls into commands and reads, checks limits, gives every refusal its
+//! exact code and text. Holds no state of its own; the store is behind [`Node`].
+
+pub mod grpc;
+pub mod http;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use config_center_core::{Refusal, Reply};
+use schemas::command::{Command, command::Op};
+use schemas::etcdserverpb::ResponseHeader;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::metrics::{Metrics, Rpc};
+use crate::raft::{Node, ProposeError, Proposed};
+
+/// What a gRPC message may weigh beyond `--max-request-bytes`: its frame and its metadata.
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// The limits that the API enforces itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub watch_progress_interval: Duration,
+    pub election_ms: u64,
+}
+
+impl Limits {
+    /// The largest message that is read at all.
+    #[must_use]
+    pub fn max_message_bytes(&self) -> usize {
+        self.max_request_bytes + MESSAGE_OVERHEAD_BYTES
+    }
+}
+
+/// What every call shares.
+pub struct Context {
+    pub(crate) node: Arc<Node>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    /// Cancelled when the server stops: streams end with a reason that makes clients reconnect.
+    pub(crate) stopping: CancellationToken,
+    cluster_id: u64,
+    member_id: u64,
+}
+
+impl Context {
+    #[must_use]
+    pub fn new(
+        node: Arc<Node>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        stopping: CancellationToken,
+    ) -> Self {
+        let (cluster_id, member_id) = (node.cluster_id(), node.member_id());
+        Self {
+            node,
+            metrics,
+            limits,
+            stopping,
+            cluster_id,
+            member_id,
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.node.engine()
+    }
+
+    pub(crate) fn member_id(&self) -> u64 {
+        self.member_id
+    }
+
+    /// The header of an answer that was true at `revision`.
+    pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
+        self.header_at(revision, self.node.status().term)
+    }
+
+    pub(crate) fn header_at(&self, revision: i64, raft_term: u64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision,
+            raft_term,
+        }
+    }
+
+    pub(crate) fn has_leader(&self) -> bool {
+        self.node.status().leader_id != 0
+    }
+
+    /// Replicates a command. The answer's header is already complete.
+    pub(crate) async fn propose(&self, op: Op) -> Result<(Reply, ResponseHeader), Fault> {
+        // The version is the proposer's business.
+        let proposed = self
+            .node
+            .propose(Command {
+                version: 0,
+                op: Some(op),
+            })
+            .await;
+        match proposed {
+            Ok(Proposed {
+                reply,
+                revision,
+                term,
+            }) => Ok((
+                reply.map_err(Fault::Refused)?,
+                self.header_at(revision, term),
+            )),
+            Err(error) => {
+                self.metrics
+                    .proposals_failed
+                    .fetch_add(1, Ordering::Relaxed);
+                Err(Fault::NotProposed(error))
+            }
+        }
+    }
+}
+
+/// Why a call failed, before it becomes a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    NotProposed(#[from] ProposeError),
+    #[error("etcdserver: invalid client api version")]
+    ClientApiVersion,
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("etcdserver: {} is not implemented in this version of config-center", .0.method())]
+    NotImplemented(Rpc),
+    /// The state machine answered another kind of reply than the command asks for: a bug.
+    #[error("etcdserver: the command was answered by another kind of reply")]
+    MismatchedReply,
+}

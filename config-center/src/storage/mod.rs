@@ -1,1 +1,48 @@
-//! Under construction.
+//! What survives a restart: the Raft log in `log.db`, the state in `state.db`, and the lock that
+//! keeps a second process out of the folder. The only folder that names sqlx.
+//!
+//! Knows rows and bytes; takes no decisions and must not name a Raft type.
+//!
+//! ```text
+//! data folder
+//!   LOCK        held while the process lives
+//!   log.db      WAL, synchronous=FULL: an append is acknowledged after its commit returned
+//!   state.db    WAL, synchronous=NORMAL: batches that carry the index they were applied at;
+//!               what a power cut takes away is applied again from the log
+//!   snapshots/  copies of state.db on their way to another member; removed at start
+//! ```
+//!
+//! Each database has one owner task, and nobody else writes to it.
+
+mod error;
+mod folder;
+mod log_db;
+mod log_writer;
+mod snapshot_file;
+mod sqlite;
+mod state_db;
+mod state_load;
+mod state_purge;
+mod state_writer;
+
+pub use error::{FailureSlot, StorageError};
+pub use folder::DataFolder;
+pub use log_db::{EntryId, EntryKind, EntryRow, Identity, LogRecovery, VoteRow};
+pub use log_writer::{Appended, LogHandle};
+pub use snapshot_file::SnapshotFile;
+pub use state_load::LoadedState;
+pub use state_writer::{Progress, StateBatch, StateHandle, StateSizes};
+
+/// Runs a statement on a database from outside, as a fault.
+#[cfg(test)]
+pub async fn break_for_test(path: &std::path::Path, sql: &'static str) {
+    use sqlx::{ConnectOptions as _, Connection as _};
+
+    let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(path)
+        .connect()
+        .await
+        .unwrap();
+    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}

@@ -15,6 +15,7 @@ pub mod lines;
 pub mod ports;
 pub mod process;
 pub mod store;
+pub mod tools;
 pub mod wait;
 
 pub use agent::{Agent, AgentSetup};

@@ -1,1 +1,26 @@
+//! The pure half of logagent: what to collect, where lines begin and end, which file is which,
+//! what is acknowledged, and what to remember across a restart.
+//!
+//! Nothing here opens a file, reads a clock or knows Kafka: each module is a small machine that
+//! takes what an adapter saw and answers with what to do next. So every rule can be tested
+//! against a simulated file system, including the cases that a real one shows once a year.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`config`] | which entries does this config value ask for, and what is wrong with it |
+//! | [`plan`] | which tails start, stop, stay, or hand over to another topic |
+//! | [`tailer`] | what does one entry do next: stat, open, read, produce, close, wait |
+//! | [`framing`] | where are the lines in this block |
+//! | [`ack`] | up to which offset is everything acknowledged |
+//! | [`identity`] | is this still the file, and the content, that we knew |
+//! | [`rotation`] | which sibling files were rotated away unread, and in which order |
+//! | [`checkpoint`] | the document that survives a crash |
 
+pub mod ack;
+pub mod checkpoint;
+pub mod config;
+pub mod framing;
+pub mod identity;
+pub mod plan;
+pub mod rotation;
+pub mod tailer;

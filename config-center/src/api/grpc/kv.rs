@@ -1,0 +1,138 @@
+//! KV: writes go through consensus, reads are served from memory after a read barrier.
+
+use std::sync::Arc;
+
+use config_center_core::{Reply, validation};
+use schemas::command::command::Op;
+use schemas::etcdserverpb::kv_server::Kv;
+use schemas::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{NoStream, counted, not_implemented};
+use crate::api::{Context, Fault};
+use crate::metrics::Rpc;
+
+pub(super) struct KvService(pub(super) Arc<Context>);
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    type RangeStreamStream = NoStream<RangeStreamResponse>;
+
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
+        let (metadata, _, range) = request.into_parts();
+        counted(&self.0, Rpc::Range, &metadata, self.serve_range(range)).await
+    }
+
+    async fn range_stream(
+        &self,
+        _: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        not_implemented(&self.0, Rpc::RangeStream)
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let (metadata, _, put) = request.into_parts();
+        counted(&self.0, Rpc::Put, &metadata, async {
+            validation::check_put(&put)?;
+            match self.0.propose(Op::Put(put)).await? {
+                (Reply::Put(reply), header) => Ok(PutResponse {
+                    header: Some(header),
+                    ..reply
+                }),
+                _ => Err(Fault::MismatchedReply),
+            }
+        })
+        .await
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let (metadata, _, delete) = request.into_parts();
+        counted(&self.0, Rpc::DeleteRange, &metadata, async {
+            validation::check_delete_range(&delete)?;
+            match self.0.propose(Op::DeleteRange(delete)).await? {
+                (Reply::DeleteRange(reply), header) => Ok(DeleteRangeResponse {
+                    header: Some(header),
+                    ..reply
+                }),
+                _ => Err(Fault::MismatchedReply),
+            }
+        })
+        .await
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let (metadata, _, txn) = request.into_parts();
+        counted(&self.0, Rpc::Txn, &metadata, async {
+            validation::check_txn(&txn, self.0.limits.max_txn_ops)?;
+            if validation::is_read_only(&txn) {
+                return self.serve_read_only(txn).await;
+            }
+            match self.0.propose(Op::Txn(txn)).await? {
+                (Reply::Txn(reply), header) => Ok(TxnResponse {
+                    header: Some(header),
+                    ..reply
+                }),
+                _ => Err(Fault::MismatchedReply),
+            }
+        })
+        .await
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let (metadata, _, compaction) = request.into_parts();
+        counted(&self.0, Rpc::Compact, &metadata, async {
+            match self.0.propose(Op::Compaction(compaction)).await? {
+                (Reply::Compaction(_), header) => Ok(CompactionResponse {
+                    header: Some(header),
+                }),
+                _ => Err(Fault::MismatchedReply),
+            }
+        })
+        .await
+    }
+}
+
+impl KvService {
+    async fn serve_range(&self, range: RangeRequest) -> Result<RangeResponse, Fault> {
+        validation::check_range(&range)?;
+        if !range.serializable {
+            self.0.node.read_barrier().await?;
+        }
+        // The header shows the current revision even when an old one was read.
+        let (answer, revision) = self
+            .0
+            .engine()
+            .read(|state| (state.range(&range), state.revision()));
+        Ok(RangeResponse {
+            header: Some(self.0.header(revision)),
+            ..answer?
+        })
+    }
+
+    /// A transaction of ranges only needs no entry in the log.
+    async fn serve_read_only(&self, txn: TxnRequest) -> Result<TxnResponse, Fault> {
+        if !validation::is_serializable(&txn) {
+            self.0.node.read_barrier().await?;
+        }
+        let (answer, revision) = self
+            .0
+            .engine()
+            .read(|state| (state.read_only_txn(&txn), state.revision()));
+        Ok(TxnResponse {
+            header: Some(self.0.header(revision)),
+            ..answer?
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! The gRPC services: routing by path, and what all of them have in common.
+
+mod auth;
+mod cluster;
+mod kv;
+mod lease;
+mod lock_election;
+mod maintenance;
+pub(crate) mod status;
+mod watch;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use schemas::etcdserverpb::auth_server::AuthServer;
+use schemas::etcdserverpb::cluster_server::ClusterServer;
+use schemas::etcdserverpb::kv_server::KvServer;
+use schemas::etcdserverpb::lease_server::LeaseServer;
+use schemas::etcdserverpb::maintenance_server::MaintenanceServer;
+use schemas::etcdserverpb::watch_server::WatchServer;
+use schemas::v3electionpb::election_server::ElectionServer;
+use schemas::v3lockpb::lock_server::LockServer;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status, body::Body};
+use tower_service::Service as _;
+
+use super::{Context, Fault};
+use crate::metrics::Rpc;
+use crate::raft::ProposeError;
+
+/// All services over one context. Each generated server is a few pointers: cloned per call.
+pub struct Services {
+    kv: KvServer<kv::KvService>,
+    watch: WatchServer<watch::WatchService>,
+    lease: LeaseServer<lease::LeaseService>,
+    cluster: ClusterServer<cluster::ClusterService>,
+    maintenance: MaintenanceServer<maintenance::MaintenanceService>,
+    auth: AuthServer<auth::AuthService>,
+    lock: LockServer<lock_election::LockService>,
+    election: ElectionServer<lock_election::ElectionService>,
+}
+
+impl Services {
+    #[must_use]
+    pub fn new(context: &Arc<Context>) -> Self {
+        let limit = context.limits.max_message_bytes();
+        let context = || Arc::clone(context);
+        Self {
+            kv: KvServer::new(kv::KvService(context())).max_decoding_message_size(limit),
+            watch: WatchServer::new(watch::WatchService(context()))
+                .max_decoding_message_size(limit),
+            lease: LeaseServer::new(lease::LeaseService(context()))
+                .max_decoding_message_size(limit),
+            cluster: ClusterServer::new(cluster::ClusterService(context()))
+                .max_decoding_message_size(limit),
+            maintenance: MaintenanceServer::new(maintenance::MaintenanceService(context()))
+                .max_decoding_message_size(limit),
+            auth: AuthServer::new(auth::AuthService(context())).max_decoding_message_size(limit),
+            lock: LockServer::new(lock_election::LockService(context()))
+                .max_decoding_message_size(limit),
+            election: ElectionServer::new(lock_election::ElectionService(context()))
+                .max_decoding_message_size(limit),
+        }
+    }
+
+    /// Answers one call, `/package.Service/Method`.
+    pub async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+        let path = request.uri().path();
+        let service = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+        let answered = match service.map(|(service, _)| service) {
+            Some("etcdserverpb.KV") => self.kv.clone().call(request),
+            Some("etcdserverpb.Watch") => self.watch.clone().call(request),
+            Some("etcdserverpb.Lease") => self.lease.clone().call(request),
+            Some("etcdserverpb.Cluster") => self.cluster.clone().call(request),
+            Some("etcdserverpb.Maintenance") => self.maintenance.clone().call(request),
+            Some("etcdserverpb.Auth") => self.auth.clone().call(request),
+            Some("v3lockpb.Lock") => self.lock.clone().call(request),
+            Some("v3electionpb.Election") => self.election.clone().call(request),
+            _ => return Status::unimplemented(format!("unknown service of {path}")).into_http(),
+        };
+        let mut response = match answered.await {
+            Ok(response) => response,
+            Err(impossible) => match impossible {},
+        };
+        // Only an answer without a message carries its status in the headers.
+        if response.headers().contains_key(Status::GRPC_STATUS) {
+            reword(response.headers_mut());
+        }
+        response
+    }
+}
+
+/// Replaces what tonic says by itself with what etcd's clients know.
+fn reword(headers: &mut HeaderMap<HeaderValue>) {
+    let Some(status) = Status::from_header_map(headers) else {
+        return;
+    };
+    let reworded = match status.code() {
+        Code::Unimplemented if status.message().is_empty() => {
+            Status::unimplemented("unknown method of this service")
+        }
+        _ => match status::received_too_large(&status) {
+            Some(reworded) => reworded,
+            None => return,
+        },
+    };
+    headers.remove(Status::GRPC_MESSAGE);
+    if let Err(error) = reworded.add_header(headers) {
+        tracing::debug!(%error, "a status does not fit into headers");
+    }
+}
+
+/// Counts a call and turns its fault into a status.
+async fn counted<T>(
+    context: &Context,
+    rpc: Rpc,
+    metadata: &MetadataMap,
+    call: impl Future<Output = Result<T, Fault>>,
+) -> Result<tonic::Response<T>, Status> {
+    context.metrics.started(rpc);
+    let outcome = match admit(context, metadata) {
+        Ok(()) => call.await,
+        Err(fault) => Err(fault),
+    };
+    match outcome {
+        Ok(answer) => {
+            context.metrics.handled(rpc, 0);
+            Ok(tonic::Response::new(answer))
+        }
+        Err(fault) => Err(refused(context, rpc, fault)),
+    }
+}
+
+fn refused(context: &Context, rpc: Rpc, fault: Fault) -> Status {
+    let status = Status::from(fault);
+    context.metrics.handled(rpc, status.code() as i32);
+    status
+}
+
+/// The answer of a call that this version does not carry out.
+fn not_implemented<T>(context: &Context, rpc: Rpc) -> Result<tonic::Response<T>, Status> {
+    context.metrics.started(rpc);
+    Err(refused(context, rpc, Fault::NotImplemented(rpc)))
+}
+
+/// What the metadata of any call may demand.
+fn admit(context: &Context, metadata: &MetadataMap) -> Result<(), Fault> {
+    let version = metadata.get("client-api-version");
+    if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
+        return Err(Fault::ClientApiVersion);
+    }
+    if demands_leader(metadata) && !context.has_leader() {
+        return Err(Fault::NotProposed(ProposeError::NoLeader));
+    }
+    Ok(())
+}
+
+fn demands_leader(metadata: &MetadataMap) -> bool {
+    metadata
+        .get("hasleader")
+        .is_some_and(|value| value.as_bytes() == b"true")
+}
+
+/// A stream without any element, for calls that only answer a status.
+type NoStream<T> = futures::stream::Pending<Result<T, Status>>;

@@ -1,0 +1,78 @@
+//! Where results go: data to standard output in the format asked for, everything else to standard
+//! error.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write},
+};
+
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    flags::Format,
+    table::Table,
+};
+
+/// Standard output with the format the operator chose.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) format: Format,
+    colours: bool,
+}
+
+impl Output {
+    pub(crate) fn new(format: Format) -> Self {
+        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self {
+            format,
+            colours: wanted && io::stdout().is_terminal(),
+        }
+    }
+
+    /// True when results are lines for people and not a document for programs.
+    pub(crate) fn is_prose(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// A line of the result, for people.
+    pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
+        self.write(format!("{text}\n").as_bytes())
+    }
+
+    pub(crate) fn table(&self, table: &Table) -> Result<(), Failure> {
+        self.write(table.render(self.colours).as_bytes())
+    }
+
+    /// The result as a document, in JSON or YAML.
+    pub(crate) fn document<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let unprintable = |error: &dyn std::fmt::Display| {
+            Failure::new(
+                Exit::LocalIo,
+                format!("the result cannot be printed: {error}"),
+            )
+        };
+        let text = match self.format {
+            Format::Yaml => serde_yaml::to_string(value).map_err(|error| unprintable(&error))?,
+            _ => {
+                let json = serde_json::to_string_pretty(value);
+                json.map_err(|error| unprintable(&error))? + "\n"
+            }
+        };
+        self.write(text.as_bytes())
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            // A reader that has seen enough, such as `head`, is no fault.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(Failure::from),
+        }
+    }
+
+    /// A remark or an error; when even that cannot be written, nobody is left to tell.
+    pub(crate) fn remark(&self, text: &str) {
+        drop(writeln!(io::stderr().lock(), "{text}"));
+    }
+}

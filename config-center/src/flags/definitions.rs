@@ -1,0 +1,426 @@
+//! Every flag name that etcd 3.4 to 3.7 takes, its kind, its default and what this version does
+//! with it. Knows names only; what the values mean together is decided in `settings`.
+
+/// What a flag's text must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `--x`, `--x=true`, `--x=false`; never takes the next argument, as in Go.
+    Switch,
+    Text,
+    Number,
+    /// Go's notation: `10m`, `1h30m`, `500ms`.
+    Duration,
+}
+
+/// What happens to a value that is given.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Treatment {
+    Used,
+    /// Accepted with one warning at the start, because leaving it out harms nobody's data.
+    NoEffect(&'static str),
+    /// Ignoring it would make the member less safe than its operator believes.
+    Refused(&'static str),
+}
+
+/// One flag.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Definition {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// The value when nothing is given; giving exactly this one is always accepted.
+    pub(super) default: &'static str,
+    pub(super) treatment: Treatment,
+}
+
+const fn used(name: &'static str, kind: Kind, default: &'static str) -> Definition {
+    Definition {
+        name,
+        kind,
+        default,
+        treatment: Treatment::Used,
+    }
+}
+
+const fn idle(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    note: &'static str,
+) -> Definition {
+    Definition {
+        name,
+        kind,
+        default,
+        treatment: Treatment::NoEffect(note),
+    }
+}
+
+const fn refused(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    note: &'static str,
+) -> Definition {
+    Definition {
+        name,
+        kind,
+        default,
+        treatment: Treatment::Refused(note),
+    }
+}
+
+const TLS: &str = "TLS is not supported yet; serve plain http on a trusted network";
+const ONE_MEMBER: &str = "clusters of more than one member are not supported yet";
+const NO_DISCOVERY: &str = "discovery is not supported yet";
+const PROXY: &str = "the v2 proxy is not supported";
+const ALONE: &str = "one member has no peer to compare itself with";
+const BBOLT: &str = "it tunes a storage engine that config-center does not use";
+const NO_AUTH: &str = "users and roles are not supported yet";
+const LOGS: &str = "logs go to standard error";
+const NO_TRACING: &str = "distributed tracing is not exported";
+
+use Kind::{Duration, Number, Switch, Text};
+
+/// The whole table, in the order of the help text.
+pub(super) const DEFINITIONS: &[Definition] = &[
+    used("name", Text, "default"),
+    used("data-dir", Text, ""),
+    used("listen-client-urls", Text, "http://localhost:2379"),
+    used("advertise-client-urls", Text, "http://localhost:2379"),
+    used("listen-metrics-urls", Text, ""),
+    used("listen-peer-urls", Text, "http://localhost:2380"),
+    used("initial-advertise-peer-urls", Text, "http://localhost:2380"),
+    used("initial-cluster", Text, ""),
+    used("initial-cluster-state", Text, "new"),
+    used("initial-cluster-token", Text, "etcd-cluster"),
+    used("snapshot-count", Number, "100000"),
+    used("heartbeat-interval", Number, "100"),
+    used("election-timeout", Number, "1000"),
+    used("max-txn-ops", Number, "128"),
+    used("max-request-bytes", Number, "1572864"),
+    used("max-concurrent-streams", Number, "4294967295"),
+    used("grpc-keepalive-interval", Duration, "2h"),
+    used("grpc-keepalive-timeout", Duration, "20s"),
+    used("watch-progress-notify-interval", Duration, "10m"),
+    used(
+        "experimental-watch-progress-notify-interval",
+        Duration,
+        "10m",
+    ),
+    used("log-level", Text, "info"),
+    used("log-format", Text, "console"),
+    used("version", Switch, "false"),
+    used("help", Switch, "false"),
+    used("h", Switch, "false"),
+    // Accepted, without effect in this version.
+    used("quota-backend-bytes", Text, "0"),
+    idle(
+        "enable-v2",
+        Switch,
+        "false",
+        "the /v2 API is not served yet",
+    ),
+    idle(
+        "auto-compaction-mode",
+        Text,
+        "periodic",
+        "automatic compaction is not built yet",
+    ),
+    idle(
+        "auto-compaction-retention",
+        Text,
+        "0",
+        "automatic compaction is not built yet; compact with a client or the history keeps growing",
+    ),
+    idle("logger", Text, "zap", LOGS),
+    idle("log-outputs", Text, "default", LOGS),
+    idle("log-package-levels", Text, "", "use --log-level"),
+    idle("debug", Switch, "false", "use --log-level=debug"),
+    idle("enable-log-rotation", Switch, "false", LOGS),
+    idle("log-rotation-config-json", Text, "", LOGS),
+    idle(
+        "metrics",
+        Text,
+        "basic",
+        "the same metrics are served at every level",
+    ),
+    idle(
+        "enable-pprof",
+        Switch,
+        "false",
+        "there is no Go runtime to profile",
+    ),
+    idle(
+        "enable-grpc-gateway",
+        Switch,
+        "true",
+        "the JSON gateway is not served yet",
+    ),
+    idle(
+        "cors",
+        Text,
+        "*",
+        "no CORS headers are sent yet, which is the stricter side",
+    ),
+    idle(
+        "grpc-keepalive-min-time",
+        Duration,
+        "5s",
+        "frequent client pings are answered",
+    ),
+    idle(
+        "initial-election-tick-advance",
+        Switch,
+        "true",
+        "elections are not tuned this way",
+    ),
+    idle("pre-vote", Switch, "true", "pre-vote is always on"),
+    idle(
+        "strict-reconfig-check",
+        Switch,
+        "true",
+        "membership cannot change yet",
+    ),
+    idle("max-learners", Number, "1", "membership cannot change yet"),
+    idle("max-snapshots", Number, "5", BBOLT),
+    idle("max-wals", Number, "5", BBOLT),
+    idle("snapshot-catchup-entries", Number, "5000", BBOLT),
+    idle(
+        "experimental-snapshot-catchup-entries",
+        Number,
+        "5000",
+        BBOLT,
+    ),
+    idle("backend-batch-interval", Duration, "", BBOLT),
+    idle("backend-batch-limit", Number, "0", BBOLT),
+    idle("backend-bbolt-freelist-type", Text, "", BBOLT),
+    idle("experimental-backend-bbolt-freelist-type", Text, "", BBOLT),
+    idle("bootstrap-defrag-threshold-megabytes", Number, "0", BBOLT),
+    idle(
+        "experimental-bootstrap-defrag-threshold-megabytes",
+        Number,
+        "0",
+        BBOLT,
+    ),
+    idle("compaction-batch-limit", Number, "1000", BBOLT),
+    idle("experimental-compaction-batch-limit", Number, "1000", BBOLT),
+    idle("compaction-sleep-interval", Duration, "10ms", BBOLT),
+    idle(
+        "experimental-compaction-sleep-interval",
+        Duration,
+        "10ms",
+        BBOLT,
+    ),
+    idle(
+        "unsafe-no-fsync",
+        Switch,
+        "false",
+        "every write is still synced to disk",
+    ),
+    idle("memory-mlock", Switch, "false", BBOLT),
+    idle("experimental-memory-mlock", Switch, "false", BBOLT),
+    idle(
+        "warning-apply-duration",
+        Duration,
+        "100ms",
+        "slow applies are not logged",
+    ),
+    idle(
+        "experimental-warning-apply-duration",
+        Duration,
+        "100ms",
+        "slow applies are not logged",
+    ),
+    idle(
+        "warning-unary-request-duration",
+        Duration,
+        "300ms",
+        "slow requests are not logged",
+    ),
+    idle(
+        "experimental-warning-unary-request-duration",
+        Duration,
+        "300ms",
+        "slow requests are not logged",
+    ),
+    idle(
+        "downgrade-check-time",
+        Duration,
+        "5s",
+        "there is nothing to downgrade to",
+    ),
+    idle(
+        "experimental-downgrade-check-time",
+        Duration,
+        "5s",
+        "there is nothing to downgrade to",
+    ),
+    idle("initial-corrupt-check", Switch, "false", ALONE),
+    idle("experimental-initial-corrupt-check", Switch, "false", ALONE),
+    idle("corrupt-check-time", Duration, "0s", ALONE),
+    idle("experimental-corrupt-check-time", Duration, "0s", ALONE),
+    idle("compact-hash-check-enabled", Switch, "false", ALONE),
+    idle(
+        "experimental-compact-hash-check-enabled",
+        Switch,
+        "false",
+        ALONE,
+    ),
+    idle("compact-hash-check-time", Duration, "1m", ALONE),
+    idle(
+        "experimental-compact-hash-check-time",
+        Duration,
+        "1m",
+        ALONE,
+    ),
+    idle(
+        "enable-lease-checkpoint",
+        Switch,
+        "false",
+        "leases are not checkpointed yet",
+    ),
+    idle(
+        "experimental-enable-lease-checkpoint",
+        Switch,
+        "false",
+        "leases are not checkpointed yet",
+    ),
+    idle("feature-gates", Text, "", "there are no feature gates"),
+    idle("v2-deprecation", Text, "", "the /v2 API is not served yet"),
+    idle("raft-read-timeout", Duration, "5s", ONE_MEMBER),
+    idle("raft-write-timeout", Duration, "5s", ONE_MEMBER),
+    idle("enable-distributed-tracing", Switch, "false", NO_TRACING),
+    idle(
+        "distributed-tracing-address",
+        Text,
+        "localhost:4317",
+        NO_TRACING,
+    ),
+    idle("distributed-tracing-service-name", Text, "etcd", NO_TRACING),
+    idle("distributed-tracing-instance-id", Text, "", NO_TRACING),
+    idle("distributed-tracing-sampling-rate", Number, "0", NO_TRACING),
+    idle(
+        "experimental-enable-distributed-tracing",
+        Switch,
+        "false",
+        NO_TRACING,
+    ),
+    idle("bcrypt-cost", Number, "10", NO_AUTH),
+    idle("auth-token-ttl", Number, "300", NO_AUTH),
+    idle("self-signed-cert-validity", Number, "1", TLS),
+    idle(
+        "socket-reuse-port",
+        Switch,
+        "false",
+        "a port is held by one process",
+    ),
+    idle(
+        "socket-reuse-address",
+        Switch,
+        "false",
+        "addresses are reused as the system does",
+    ),
+    idle("discovery-fallback", Text, "proxy", NO_DISCOVERY),
+    idle("proxy-failure-wait", Number, "5000", PROXY),
+    idle("proxy-refresh-interval", Number, "30000", PROXY),
+    idle("proxy-dial-timeout", Number, "1000", PROXY),
+    idle("proxy-write-timeout", Number, "5000", PROXY),
+    idle("proxy-read-timeout", Number, "0", PROXY),
+    // Refused: to ignore these would change what the operator may rely on.
+    refused("cert-file", Text, "", TLS),
+    refused("key-file", Text, "", TLS),
+    refused("trusted-ca-file", Text, "", TLS),
+    refused("client-cert-file", Text, "", TLS),
+    refused("client-key-file", Text, "", TLS),
+    refused("client-cert-auth", Switch, "false", TLS),
+    refused("client-crl-file", Text, "", TLS),
+    refused("client-cert-allowed-hostname", Text, "", TLS),
+    refused("auto-tls", Switch, "false", TLS),
+    refused("peer-cert-file", Text, "", TLS),
+    refused("peer-key-file", Text, "", TLS),
+    refused("peer-trusted-ca-file", Text, "", TLS),
+    refused("peer-client-cert-file", Text, "", TLS),
+    refused("peer-client-key-file", Text, "", TLS),
+    refused("peer-client-cert-auth", Switch, "false", TLS),
+    refused("peer-crl-file", Text, "", TLS),
+    refused("peer-cert-allowed-cn", Text, "", TLS),
+    refused("peer-cert-allowed-hostname", Text, "", TLS),
+    refused("peer-auto-tls", Switch, "false", TLS),
+    refused("peer-skip-client-san-verification", Switch, "false", TLS),
+    refused(
+        "experimental-peer-skip-client-san-verification",
+        Switch,
+        "false",
+        TLS,
+    ),
+    refused("cipher-suites", Text, "", TLS),
+    refused("tls-min-version", Text, "", TLS),
+    refused("tls-max-version", Text, "", TLS),
+    refused(
+        "listen-client-http-urls",
+        Text,
+        "",
+        "gRPC and HTTP share --listen-client-urls",
+    ),
+    refused(
+        "host-whitelist",
+        Text,
+        "*",
+        "the Host header is not checked yet",
+    ),
+    refused("auth-token", Text, "simple", NO_AUTH),
+    refused("force-new-cluster", Switch, "false", ONE_MEMBER),
+    refused(
+        "config-file",
+        Text,
+        "",
+        "pass flags or ETCD_* variables instead",
+    ),
+    refused("wal-dir", Text, "", "the log lies in --data-dir"),
+    refused("discovery", Text, "", NO_DISCOVERY),
+    refused("discovery-proxy", Text, "", NO_DISCOVERY),
+    refused("discovery-srv", Text, "", NO_DISCOVERY),
+    refused("discovery-srv-name", Text, "", NO_DISCOVERY),
+    refused("discovery-token", Text, "", NO_DISCOVERY),
+    refused("discovery-endpoints", Text, "", NO_DISCOVERY),
+    refused("proxy", Text, "off", PROXY),
+    refused(
+        "experimental-enable-v2v3",
+        Text,
+        "",
+        "the /v2 API is not served yet",
+    ),
+];
+
+/// Looks a flag up by its name without dashes.
+pub(super) fn find(name: &str) -> Option<&'static Definition> {
+    DEFINITIONS
+        .iter()
+        .find(|definition| definition.name == name)
+}
+
+/// The known flag that a mistyped one most likely meant.
+pub(super) fn closest(name: &str) -> Option<&'static str> {
+    DEFINITIONS
+        .iter()
+        .filter(|definition| definition.name.len() > 2)
+        .map(|definition| (edits(name, definition.name), definition.name))
+        .filter(|(distance, known)| *distance <= 2 + known.len() / 12)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein's distance; flag names are ASCII, so bytes are letters.
+fn edits(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, a) in left.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in right.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}

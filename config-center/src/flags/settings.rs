@@ -1,0 +1,394 @@
+//! Judges the given values together: URLs, ranges, what is refused, what only warns.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::UsageError;
+use super::command_line::{Given, duration_ms};
+use super::definitions::{DEFINITIONS, Treatment, find};
+
+/// Below this a progress notification would be traffic of its own.
+const MIN_PROGRESS_NOTIFY_MS: u64 = 100;
+/// etcd's ceiling of `--election-timeout`.
+const MAX_ELECTION_MS: u64 = 50_000;
+/// The largest `--max-request-bytes`; a message is held in memory several times on its way.
+const MAX_REQUEST_BYTES: u64 = 64 << 20;
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenUrl {
+    /// As the operator wrote it, for messages.
+    pub text: String,
+    /// An IP address without brackets, or `localhost`.
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Console,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// What the process runs with; every value is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub listen_client_urls: Vec<ListenUrl>,
+    pub listen_metrics_urls: Vec<ListenUrl>,
+    pub advertise_client_urls: Vec<String>,
+    pub advertise_peer_urls: Vec<String>,
+    pub cluster_token: String,
+    pub snapshot_count: u64,
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub max_txn_ops: usize,
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    /// Zero turns the server's pings off.
+    pub keepalive_interval: Duration,
+    pub keepalive_timeout: Duration,
+    pub watch_progress_interval: Duration,
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    /// One line each, to be logged once at the start.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    pub(super) fn judge(given: Given) -> Result<Self, UsageError> {
+        let mut warnings = given.warnings.clone();
+        refuse_and_warn(&given, &mut warnings)?;
+
+        let name = text(&given, "name").to_owned();
+        let data_dir = match given.text("data-dir") {
+            None | Some("") => format!("{name}.etcd"),
+            Some(folder) => folder.to_owned(),
+        };
+        let listen_client_urls = listen_urls(&given, "listen-client-urls")?;
+        let advertise_client_urls = advertised_clients(&given, &listen_client_urls)?;
+        let listen_metrics_urls = match text(&given, "listen-metrics-urls") {
+            "" => Vec::new(),
+            _ => listen_urls(&given, "listen-metrics-urls")?,
+        };
+        // Checked although nothing listens there yet, so that a later version does not surprise.
+        listen_urls(&given, "listen-peer-urls")?;
+        if given.text("listen-peer-urls").is_some() {
+            warnings
+                .push("--listen-peer-urls has no effect yet: a single member has no peers".into());
+        }
+        let advertise_peer_urls = plain_urls(&given, "initial-advertise-peer-urls")?;
+        check_initial_cluster(&given, &name, &advertise_peer_urls)?;
+
+        let heartbeat_ms = number(&given, "heartbeat-interval", 1, MAX_ELECTION_MS)?;
+        let election_ms = number(&given, "election-timeout", 1, MAX_ELECTION_MS)?;
+        if election_ms < 5 * heartbeat_ms {
+            return Err(UsageError::invalid(
+                &given.spelled("election-timeout"),
+                &election_ms.to_string(),
+                format!("it must be at least 5 times --heartbeat-interval ({heartbeat_ms})"),
+            ));
+        }
+        Ok(Self {
+            data_dir: PathBuf::from(data_dir),
+            listen_client_urls,
+            listen_metrics_urls,
+            advertise_client_urls,
+            advertise_peer_urls,
+            cluster_token: text(&given, "initial-cluster-token").to_owned(),
+            snapshot_count: number(&given, "snapshot-count", 1, u64::MAX)?,
+            heartbeat_ms,
+            election_ms,
+            max_txn_ops: as_usize(number(&given, "max-txn-ops", 1, u64::from(u32::MAX))?),
+            max_request_bytes: as_usize(number(&given, "max-request-bytes", 1, MAX_REQUEST_BYTES)?),
+            max_concurrent_streams: u32::try_from(number(
+                &given,
+                "max-concurrent-streams",
+                1,
+                u64::from(u32::MAX),
+            )?)
+            .unwrap_or(u32::MAX),
+            keepalive_interval: interval(&given, "grpc-keepalive-interval"),
+            keepalive_timeout: interval(&given, "grpc-keepalive-timeout"),
+            watch_progress_interval: progress_interval(&given, &mut warnings),
+            log_level: log_level(&given)?,
+            log_format: match text(&given, "log-format") {
+                "console" => LogFormat::Console,
+                "json" => LogFormat::Json,
+                other => {
+                    let spelled = given.spelled("log-format");
+                    return Err(UsageError::invalid(
+                        &spelled,
+                        other,
+                        "it is json or console",
+                    ));
+                }
+            },
+            name,
+            warnings,
+        })
+    }
+}
+
+/// The given text, or the default.
+fn text<'a>(given: &'a Given, name: &str) -> &'a str {
+    given
+        .text(name)
+        .unwrap_or_else(|| find(name).map_or("", |definition| definition.default))
+}
+
+fn refuse_and_warn(given: &Given, warnings: &mut Vec<String>) -> Result<(), UsageError> {
+    for definition in DEFINITIONS {
+        let Some(value) = given.text(definition.name) else {
+            continue;
+        };
+        let spelled = given.spelled(definition.name);
+        let harmless = value == definition.default
+            || (definition.kind == super::definitions::Kind::Switch
+                && given.switch(definition.name).to_string() == definition.default);
+        match definition.treatment {
+            Treatment::Used => {}
+            _ if harmless => {}
+            Treatment::NoEffect(_) if definition.name == "log-outputs" && value == "stderr" => {}
+            Treatment::NoEffect(note) => {
+                warnings.push(format!("{spelled} has no effect yet: {note}"));
+            }
+            Treatment::Refused(note) => return Err(UsageError::NotSupported { spelled, note }),
+        }
+    }
+    // etcd reads 0 as its default of 2 GiB and a negative number as no limit at all.
+    let quota = text(given, "quota-backend-bytes");
+    match quota.parse::<i64>() {
+        Ok(limit) if limit <= 0 => Ok(()),
+        Ok(_) => Err(UsageError::NotSupported {
+            spelled: given.spelled("quota-backend-bytes"),
+            note: "the size of the store is not limited",
+        }),
+        Err(_) => Err(UsageError::invalid(
+            &given.spelled("quota-backend-bytes"),
+            quota,
+            "it is not a whole number",
+        )),
+    }
+}
+
+fn number(given: &Given, name: &str, least: u64, most: u64) -> Result<u64, UsageError> {
+    let value = text(given, name);
+    match value.parse::<u64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(UsageError::invalid(
+            &given.spelled(name),
+            value,
+            format!("it must be between {least} and {most}"),
+        )),
+    }
+}
+
+fn as_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn interval(given: &Given, name: &str) -> Duration {
+    Duration::from_millis(duration_ms(text(given, name)).unwrap_or(0))
+}
+
+fn progress_interval(given: &Given, warnings: &mut Vec<String>) -> Duration {
+    const NEW: &str = "watch-progress-notify-interval";
+    const OLD: &str = "experimental-watch-progress-notify-interval";
+    let name = if given.text(NEW).is_none() { OLD } else { NEW };
+    let asked_ms = duration_ms(text(given, name)).unwrap_or(0);
+    match asked_ms {
+        // Go's zero value means "not set".
+        0 => Duration::from_secs(600),
+        1..MIN_PROGRESS_NOTIFY_MS => {
+            warnings.push(format!("{} is raised to 100ms", given.spelled(name)));
+            Duration::from_millis(MIN_PROGRESS_NOTIFY_MS)
+        }
+        _ => Duration::from_millis(asked_ms),
+    }
+}
+
+fn log_level(given: &Given) -> Result<LogLevel, UsageError> {
+    match text(given, "log-level") {
+        "debug" => Ok(LogLevel::Debug),
+        "info" => Ok(LogLevel::Info),
+        "warn" => Ok(LogLevel::Warn),
+        // etcd's two levels above error have no counterpart.
+        "error" | "panic" | "fatal" => Ok(LogLevel::Error),
+        other => Err(UsageError::invalid(
+            &given.spelled("log-level"),
+            other,
+            "it is debug, info, warn or error",
+        )),
+    }
+}
+
+/// Comma-separated `http://host:port`.
+fn plain_urls(given: &Given, name: &str) -> Result<Vec<String>, UsageError> {
+    let mut urls = Vec::new();
+    for url in text(given, name).split(',') {
+        let url = url.trim();
+        split_url(&given.spelled(name), url)?;
+        urls.push(url.trim_end_matches('/').to_owned());
+    }
+    Ok(urls)
+}
+
+fn listen_urls(given: &Given, name: &str) -> Result<Vec<ListenUrl>, UsageError> {
+    let spelled = given.spelled(name);
+    let mut urls = Vec::new();
+    for url in text(given, name).split(',') {
+        let url = url.trim();
+        let (host, port) = split_url(&spelled, url)?;
+        if host != "localhost" && host.parse::<std::net::IpAddr>().is_err() {
+            return Err(UsageError::invalid(
+                &spelled,
+                url,
+                "listening needs an IP address or localhost, not a host name",
+            ));
+        }
+        let listen = ListenUrl {
+            text: url.to_owned(),
+            host,
+            port,
+        };
+        if !urls.contains(&listen) {
+            urls.push(listen);
+        }
+    }
+    Ok(urls)
+}
+
+fn split_url(spelled: &str, url: &str) -> Result<(String, u16), UsageError> {
+    let fault = |fault: &str| UsageError::invalid(spelled, url, fault);
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("http") => {}
+        Some("https") => {
+            return Err(fault(
+                "https needs certificates, and TLS is not supported yet",
+            ));
+        }
+        Some("unix" | "unixs") => return Err(fault("unix sockets are not supported yet")),
+        _ => return Err(fault("the URL must begin with http://")),
+    }
+    let uri: http::Uri = url.parse().map_err(|_| fault("it is not a URL"))?;
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(fault("a path is not allowed"));
+    }
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match uri.port_u16() {
+        Some(port) if !host.is_empty() => Ok((host.to_owned(), port)),
+        _ => Err(fault("it needs a host and a port")),
+    }
+}
+
+/// Clients reconnect to the advertised addresses, so a wrong one cuts them off. When only the
+/// listening addresses are given they are advertised, unless they are wildcards.
+fn advertised_clients(given: &Given, listen: &[ListenUrl]) -> Result<Vec<String>, UsageError> {
+    if given.text("advertise-client-urls").is_some() || given.text("listen-client-urls").is_none() {
+        return plain_urls(given, "advertise-client-urls");
+    }
+    let wildcard = |url: &&ListenUrl| {
+        url.host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_unspecified())
+    };
+    match listen.iter().find(wildcard) {
+        Some(url) => Err(UsageError::invalid(
+            &given.spelled("listen-client-urls"),
+            &url.text,
+            "clients cannot be told a wildcard address, set --advertise-client-urls as well",
+        )),
+        None => Ok(listen
+            .iter()
+            .map(|url| url.text.trim_end_matches('/').to_owned())
+            .collect()),
+    }
+}
+
+fn check_initial_cluster(
+    given: &Given,
+    name: &str,
+    peer_urls: &[String],
+) -> Result<(), UsageError> {
+    match text(given, "initial-cluster-state") {
+        "new" => {}
+        "existing" => {
+            return Err(UsageError::NotSupported {
+                spelled: format!("{} existing", given.spelled("initial-cluster-state")),
+                note: "a member cannot join another cluster",
+            });
+        }
+        other => {
+            let spelled = given.spelled("initial-cluster-state");
+            return Err(UsageError::invalid(
+                &spelled,
+                other,
+                "it is new or existing",
+            ));
+        }
+    }
+    let cluster = text(given, "initial-cluster");
+    if cluster.is_empty() {
+        return Ok(());
+    }
+    let spelled = given.spelled("initial-cluster");
+    let mut urls = Vec::new();
+    for part in cluster.split(',') {
+        let Some((member, url)) = part.trim().split_once('=') else {
+            return Err(UsageError::invalid(
+                &spelled,
+                cluster,
+                "it is name=http://host:port",
+            ));
+        };
+        if member != name {
+            return Err(
+                if cluster
+                    .split(',')
+                    .any(|part| part.trim().starts_with(&format!("{name}=")))
+                {
+                    UsageError::NotSupported {
+                        spelled: format!("{spelled} with {member:?} beside {name:?}"),
+                        note: "clusters of more than one member are not supported yet",
+                    }
+                } else {
+                    UsageError::invalid(
+                        &spelled,
+                        cluster,
+                        format!("it does not name this member, --name {name:?}"),
+                    )
+                },
+            );
+        }
+        split_url(&spelled, url)?;
+        urls.push(url.trim_end_matches('/').to_owned());
+    }
+    urls.sort();
+    let mut advertised = peer_urls.to_vec();
+    advertised.sort();
+    if urls != advertised {
+        return Err(UsageError::invalid(
+            &spelled,
+            cluster,
+            format!(
+                "it differs from --initial-advertise-peer-urls ({})",
+                advertised.join(",")
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! The command line as a table: what is typed, and what comes of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::flags::{
+    Invocation, LogFormat, LogLevel, Settings, UsageError, help_text, parse, version_text,
+};
+
+fn invoke(line: &str, environment: &[(&str, &str)]) -> Result<Invocation, UsageError> {
+    parse(
+        line.split_whitespace().map(str::to_owned),
+        environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    )
+}
+
+fn settings(line: &str) -> Settings {
+    match invoke(line, &[]) {
+        Ok(Invocation::Serve(settings)) => *settings,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn fault(line: &str) -> String {
+    invoke(line, &[])
+        .err()
+        .unwrap_or_else(|| panic!("{line} was accepted"))
+        .to_string()
+}
+
+#[test]
+fn defaults_are_those_of_etcd() {
+    let settings = settings("");
+    assert_eq!(settings.name, "default");
+    assert_eq!(settings.data_dir, Path::new("default.etcd"));
+    assert_eq!(settings.listen_client_urls[0].host, "localhost");
+    assert_eq!(settings.listen_client_urls[0].port, 2379);
+    assert_eq!(settings.advertise_client_urls, ["http://localhost:2379"]);
+    assert_eq!(settings.advertise_peer_urls, ["http://localhost:2380"]);
+    assert_eq!(settings.cluster_token, "etcd-cluster");
+    assert_eq!((settings.heartbeat_ms, settings.election_ms), (100, 1000));
+    assert_eq!(
+        (settings.max_txn_ops, settings.max_request_bytes),
+        (128, 1_572_864)
+    );
+    assert_eq!(settings.max_concurrent_streams, u32::MAX);
+    assert_eq!(settings.watch_progress_interval, Duration::from_secs(600));
+    assert_eq!(settings.keepalive_interval, Duration::from_secs(7200));
+    assert_eq!(
+        (settings.log_level, settings.log_format),
+        (LogLevel::Info, LogFormat::Console)
+    );
+    assert_eq!(settings.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn every_spelling_of_gos_flag_package_is_read() {
+    for line in ["--name n1", "--name=n1", "-name n1", "-name=n1"] {
+        assert_eq!(settings(line).name, "n1", "{line}");
+    }
+    for line in [
+        "--enable-v2",
+        "-enable-v2",
+        "--enable-v2=true",
+        "--enable-v2=1",
+        "--enable-v2=T",
+    ] {
+        assert_eq!(settings(line).warnings.len(), 1, "{line}");
+    }
+    for line in [
+        "--enable-v2=false",
+        "--enable-v2=0",
+        "--client-cert-auth=false",
+    ] {
+        assert_eq!(settings(line).warnings.len(), 0, "{line}");
+    }
+    // The last one counts, and an equals sign may be part of the value.
+    assert_eq!(settings("--name a --name b").name, "b");
+    assert_eq!(settings("--initial-cluster-token=a=b").cluster_token, "a=b");
+}
+
+#[test]
+fn a_unit_file_of_etcd_is_accepted() {
+    let settings = settings(
+        "--name infra0 --data-dir /var/lib/etcd \
+         --listen-client-urls http://127.0.0.1:2379,http://[::1]:2379 \
+         --advertise-client-urls http://10.0.0.1:2379 \
+         --initial-advertise-peer-urls http://10.0.0.1:2380 \
+         --initial-cluster infra0=http://10.0.0.1:2380 --initial-cluster-state new \
+         --initial-cluster-token t1 --logger=zap --log-outputs=stderr --log-level=debug \
+         --log-format json --quota-backend-bytes -1 --max-concurrent-streams 7 \
+         --heartbeat-interval 50 --election-timeout 500 \
+         --experimental-watch-progress-notify-interval=1m30s",
+    );
+    assert_eq!(settings.data_dir, Path::new("/var/lib/etcd"));
+    assert_eq!(settings.listen_client_urls[1].host, "::1");
+    assert_eq!(settings.advertise_client_urls, ["http://10.0.0.1:2379"]);
+    assert_eq!(settings.watch_progress_interval, Duration::from_secs(90));
+    assert_eq!(settings.max_concurrent_streams, 7);
+    assert_eq!(
+        (settings.log_level, settings.log_format),
+        (LogLevel::Debug, LogFormat::Json)
+    );
+    assert_eq!(settings.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn variables_fill_in_what_flags_leave_out() {
+    let environment = [
+        ("ETCD_NAME", "e"),
+        ("ETCD_DATA_DIR", "/d"),
+        ("ETCD_ELECTION_TIMEOUT", ""),
+        ("PATH", "x"),
+    ];
+    let Ok(Invocation::Serve(settings)) = invoke("--name f", &environment) else {
+        panic!("not accepted")
+    };
+    assert_eq!(
+        (settings.name.as_str(), settings.data_dir.as_path()),
+        ("f", Path::new("/d"))
+    );
+    assert_eq!(settings.warnings, ["ETCD_NAME is overridden by --name"]);
+    let unknown = invoke("", &[("ETCD_NOPE", "1")]);
+    let Ok(Invocation::Serve(settings)) = unknown else {
+        panic!("{unknown:?}")
+    };
+    assert_eq!(
+        settings.warnings,
+        ["unknown environment variable ETCD_NOPE is ignored"]
+    );
+    let refused = invoke("", &[("ETCD_CERT_FILE", "/c")])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.starts_with("ETCD_CERT_FILE is not supported yet"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_would_be_unsafe_to_ignore_is_refused() {
+    for line in [
+        "--cert-file a",
+        "--key-file a",
+        "--trusted-ca-file a",
+        "--client-cert-auth",
+        "--auto-tls",
+        "--peer-cert-file a",
+        "--auth-token jwt",
+        "--quota-backend-bytes 1000",
+        "--initial-cluster-state existing",
+        "--force-new-cluster",
+        "--config-file a",
+        "--discovery http://d",
+        "--host-whitelist a",
+        "--wal-dir a",
+        "--initial-cluster default=http://localhost:2380,b=http://10.0.0.2:2380",
+    ] {
+        let fault = fault(line);
+        assert!(fault.contains("not supported yet"), "{line}: {fault}");
+        assert!(!fault.contains('\n'), "{line}: {fault}");
+    }
+}
+
+#[test]
+fn bad_values_name_the_flag_and_the_fault() {
+    for (line, expected) in [
+        (
+            "--nmae x",
+            "unknown flag --nmae, did you mean --name?; see --help",
+        ),
+        (
+            "--listen-client-url x",
+            "unknown flag --listen-client-url, did you mean --listen-client-urls?; see --help",
+        ),
+        ("--xyzzy", "unknown flag --xyzzy; see --help"),
+        ("serve", "\"serve\" is not a flag; see --help"),
+        ("--name", "--name needs a value"),
+        (
+            "--heartbeat-interval abc",
+            "invalid value \"abc\" for --heartbeat-interval: it is not a whole number",
+        ),
+        (
+            "--enable-v2=maybe",
+            "invalid value \"maybe\" for --enable-v2: it is not true or false",
+        ),
+        (
+            "--heartbeat-interval 300",
+            "invalid value \"1000\" for --election-timeout: it must be at least 5 times --heartbeat-interval (300)",
+        ),
+        (
+            "--max-txn-ops 0",
+            "invalid value \"0\" for --max-txn-ops: it must be between 1 and 4294967295",
+        ),
+        (
+            "--listen-client-urls 127.0.0.1:1",
+            "invalid value \"127.0.0.1:1\" for --listen-client-urls: the URL must begin with http://",
+        ),
+        (
+            "--listen-client-urls http://127.0.0.1",
+            "invalid value \"http://127.0.0.1\" for --listen-client-urls: it needs a host and a port",
+        ),
+        (
+            "--listen-client-urls http://example.com:1",
+            "invalid value \"http://example.com:1\" for --listen-client-urls: listening needs an IP address or localhost, not a host name",
+        ),
+        (
+            "--listen-client-urls https://127.0.0.1:1",
+            "invalid value \"https://127.0.0.1:1\" for --listen-client-urls: https needs certificates, and TLS is not supported yet",
+        ),
+        (
+            "--listen-client-urls http://0.0.0.0:1",
+            "invalid value \"http://0.0.0.0:1\" for --listen-client-urls: clients cannot be told a wildcard address, set --advertise-client-urls as well",
+        ),
+        (
+            "--initial-cluster a=http://localhost:2380",
+            "invalid value \"a=http://localhost:2380\" for --initial-cluster: it does not name this member, --name \"default\"",
+        ),
+        (
+            "--initial-cluster default=http://localhost:1",
+            "invalid value \"default=http://localhost:1\" for --initial-cluster: it differs from --initial-advertise-peer-urls (http://localhost:2380)",
+        ),
+        (
+            "--log-level loud",
+            "invalid value \"loud\" for --log-level: it is debug, info, warn or error",
+        ),
+        (
+            "--watch-progress-notify-interval 5",
+            "invalid value \"5\" for --watch-progress-notify-interval: it is not a duration such as 500ms, 10m or 1h30m",
+        ),
+    ] {
+        assert_eq!(fault(line), expected);
+    }
+}
+
+#[test]
+fn a_short_progress_interval_is_raised() {
+    let settings = settings("--watch-progress-notify-interval=5ms");
+    assert_eq!(settings.watch_progress_interval, Duration::from_millis(100));
+    assert_eq!(
+        settings.warnings,
+        ["--watch-progress-notify-interval is raised to 100ms"]
+    );
+}
+
+#[test]
+fn version_and_help_come_before_judgement() {
+    assert!(matches!(
+        invoke("--version --cert-file x", &[]),
+        Ok(Invocation::Version)
+    ));
+    assert!(matches!(invoke("-h", &[]), Ok(Invocation::Help)));
+    assert!(version_text().starts_with("etcd Version: 3.5.13\n"));
+    assert!(help_text().contains("--listen-client-urls 'http://localhost:2379'"));
+}

@@ -1,0 +1,336 @@
+//! The text that Prometheus scrapes.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering;
+use std::time::UNIX_EPOCH;
+
+use super::{Metrics, Rpc, process};
+
+/// gRPC's names of its codes, as grpc_server_handled_total spells them.
+const CODE_NAMES: [&str; super::CODES] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+/// What only the running member knows, taken at the moment of the scrape.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    pub member_id: u64,
+    pub leader_id: u64,
+    pub raft_index: u64,
+    pub applied_index: u64,
+    pub pending_proposals: usize,
+    pub db_size_bytes: i64,
+    pub db_size_in_use_bytes: i64,
+    pub revision: i64,
+    pub compact_revision: i64,
+    pub watchers: usize,
+    pub watch_streams: usize,
+    pub leases: usize,
+}
+
+/// A histogram kept elsewhere: upper bounds in seconds with the count at or below each.
+#[derive(Debug, Clone, Default)]
+pub struct Histogram {
+    pub buckets: Vec<(f64, u64)>,
+    pub count: u64,
+    pub sum_s: f64,
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String cannot fail.
+        writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}").ok();
+    }
+
+    fn line(&mut self, name: &str, labels: &str, value: impl Display) {
+        if labels.is_empty() {
+            writeln!(self.0, "{name} {value}").ok();
+        } else {
+            writeln!(self.0, "{name}{{{labels}}} {value}").ok();
+        }
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.head(name, kind, help);
+        self.line(name, "", value);
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        let bucket = format!("{name}_bucket");
+        for (bound_s, count) in &histogram.buckets {
+            self.line(&bucket, &format!("le=\"{bound_s}\""), count);
+        }
+        self.line(&bucket, "le=\"+Inf\"", histogram.count);
+        self.line(&format!("{name}_sum"), "", histogram.sum_s);
+        self.line(&format!("{name}_count"), "", histogram.count);
+    }
+}
+
+impl Metrics {
+    /// The page for `/metrics`.
+    #[must_use]
+    pub fn render(
+        &self,
+        figures: &Figures,
+        wal_fsync: Option<&Histogram>,
+        version: &str,
+    ) -> String {
+        self.observe_leader(figures.leader_id);
+        let mut page = Page::default();
+        self.server(&mut page, figures, version);
+        store(&mut page, figures);
+        if let Some(histogram) = wal_fsync {
+            page.histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "How long a group of log entries took to reach the disk.",
+                histogram,
+            );
+        }
+        self.calls(&mut page);
+        self.process(&mut page);
+        page.0
+    }
+
+    fn server(&self, page: &mut Page, figures: &Figures, version: &str) {
+        let has_leader = u8::from(figures.leader_id != 0);
+        let is_leader = u8::from(figures.leader_id != 0 && figures.leader_id == figures.member_id);
+        page.single(
+            "etcd_server_has_leader",
+            "gauge",
+            "1 if a leader is known.",
+            has_leader,
+        );
+        page.single(
+            "etcd_server_is_leader",
+            "gauge",
+            "1 if this member leads.",
+            is_leader,
+        );
+        page.single(
+            "etcd_server_is_learner",
+            "gauge",
+            "1 if this member is a learner.",
+            0,
+        );
+        page.single(
+            "etcd_server_leader_changes_seen_total",
+            "counter",
+            "Leaders that this member has seen come.",
+            self.leader_changes.load(Ordering::Relaxed),
+        );
+        page.single(
+            "etcd_server_proposals_committed_total",
+            "gauge",
+            "Index of the last entry in the log, which a single member commits at once.",
+            figures.raft_index,
+        );
+        page.single(
+            "etcd_server_proposals_applied_total",
+            "gauge",
+            "Index of the last applied entry.",
+            figures.applied_index,
+        );
+        page.single(
+            "etcd_server_proposals_pending",
+            "gauge",
+            "Proposals that wait for their answer.",
+            figures.pending_proposals,
+        );
+        page.single(
+            "etcd_server_proposals_failed_total",
+            "counter",
+            "Proposals that were not answered by an apply.",
+            self.proposals_failed.load(Ordering::Relaxed),
+        );
+        page.head(
+            "etcd_server_version",
+            "gauge",
+            "The etcd version whose API is served.",
+        );
+        page.line(
+            "etcd_server_version",
+            &format!("server_version=\"{version}\""),
+            1,
+        );
+        page.head(
+            "etcd_server_id",
+            "gauge",
+            "This member's id in hexadecimal.",
+        );
+        page.line(
+            "etcd_server_id",
+            &format!("server_id=\"{:x}\"", figures.member_id),
+            1,
+        );
+    }
+
+    fn calls(&self, page: &mut Page) {
+        let labels = |rpc: Rpc| {
+            let (service, method, kind) = rpc.labels();
+            format!("grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"")
+        };
+        page.head(
+            "grpc_server_started_total",
+            "counter",
+            "Calls that were started.",
+        );
+        for rpc in Rpc::ALL {
+            let count = self.started[*rpc as usize].load(Ordering::Relaxed);
+            page.line("grpc_server_started_total", &labels(*rpc), count);
+        }
+        page.head(
+            "grpc_server_handled_total",
+            "counter",
+            "Calls that ended, by their code.",
+        );
+        for rpc in Rpc::ALL {
+            for (code, name) in CODE_NAMES.iter().enumerate() {
+                let count = self.handled[*rpc as usize][code].load(Ordering::Relaxed);
+                if count > 0 {
+                    let labels = format!("grpc_code=\"{name}\",{}", labels(*rpc));
+                    page.line("grpc_server_handled_total", &labels, count);
+                }
+            }
+        }
+        page.single(
+            "config_center_client_connections",
+            "gauge",
+            "Open client connections.",
+            self.connections.load(Ordering::Relaxed),
+        );
+    }
+
+    fn process(&self, page: &mut Page) {
+        page.single(
+            "process_cpu_seconds_total",
+            "counter",
+            "User and system CPU time.",
+            process::cpu_seconds(),
+        );
+        if let Some(bytes) = process::resident_bytes() {
+            page.single(
+                "process_resident_memory_bytes",
+                "gauge",
+                "Resident memory.",
+                bytes,
+            );
+        }
+        if let Some(files) = process::open_files() {
+            page.single("process_open_fds", "gauge", "Open file descriptors.", files);
+        }
+        let started = self
+            .process_started
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        page.single(
+            "process_start_time_seconds",
+            "gauge",
+            "Start of the process since the Unix epoch.",
+            started.as_secs_f64(),
+        );
+    }
+}
+
+fn store(page: &mut Page, figures: &Figures) {
+    page.single(
+        "etcd_mvcc_db_total_size_in_bytes",
+        "gauge",
+        "Size of the database files.",
+        figures.db_size_bytes,
+    );
+    page.single(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "gauge",
+        "Size of the database files without their free pages.",
+        figures.db_size_in_use_bytes,
+    );
+    page.single(
+        "etcd_debugging_mvcc_current_revision",
+        "gauge",
+        "The store's revision.",
+        figures.revision,
+    );
+    page.single(
+        "etcd_debugging_mvcc_compact_revision",
+        "gauge",
+        "The last compacted revision.",
+        figures.compact_revision.max(0),
+    );
+    page.single(
+        "etcd_debugging_mvcc_watcher_total",
+        "gauge",
+        "Watchers.",
+        figures.watchers,
+    );
+    page.single(
+        "etcd_debugging_mvcc_watch_stream_total",
+        "gauge",
+        "Watch streams with a watcher.",
+        figures.watch_streams,
+    );
+    page.single("config_center_leases", "gauge", "Leases.", figures.leases);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_well_formed_and_counts() {
+        let metrics = Metrics::default();
+        metrics.started(Rpc::Put);
+        metrics.handled(Rpc::Put, 0);
+        metrics.handled(Rpc::Put, 8);
+        metrics.handled(Rpc::Put, 99);
+        let figures = Figures {
+            member_id: 7,
+            leader_id: 7,
+            ..Figures::default()
+        };
+        let histogram = Histogram {
+            buckets: vec![(0.001, 2)],
+            count: 3,
+            sum_s: 0.5,
+        };
+        let page = metrics.render(&figures, Some(&histogram), "3.5.13");
+        for line in [
+            "etcd_server_has_leader 1",
+            "etcd_server_is_leader 1",
+            "etcd_server_leader_changes_seen_total 1",
+            "etcd_server_version{server_version=\"3.5.13\"} 1",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 2",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 3",
+            "grpc_server_handled_total{grpc_code=\"ResourceExhausted\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",
+            "grpc_server_started_total{grpc_method=\"Range\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 0",
+        ] {
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is missing in\n{page}"
+            );
+        }
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let (_, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}

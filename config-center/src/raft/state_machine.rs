@@ -1,0 +1,287 @@
+//! openraft's state machine: hands committed commands to the engine, answers their proposers, and
+//! passes what changed to `state.db`.
+//!
+//! An answer is sent as soon as the command is applied in memory. `state.db` follows some
+//! milliseconds later; the log is purged only up to what a snapshot made durable there.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures::{Stream, StreamExt as _};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
+use parking_lot::Mutex;
+
+use super::types::{
+    COMMAND_VERSION, Entry, LogId, Outcome, RaftMembership, TypeConfig, decode_membership,
+    encode_membership, entry_id, log_id,
+};
+use crate::engine::Engine;
+use crate::storage::{FailureSlot, Progress, SnapshotFile, StateBatch, StateHandle};
+
+/// Commands applied under one write lock; readers get their turn in between.
+const MAX_APPLY_GROUP: usize = 256;
+
+type Meta = SnapshotMetaOf<TypeConfig>;
+type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
+type Responder = Option<ApplyResponder<TypeConfig>>;
+
+/// How far this member has applied, for readers without a question to the core.
+#[derive(Debug, Default)]
+pub(super) struct AppliedMark {
+    index: AtomicU64,
+    term: AtomicU64,
+}
+
+impl AppliedMark {
+    fn set(&self, id: &LogId) {
+        self.index.store(id.index(), Ordering::Release);
+        self.term
+            .store(id.committed_leader_id().term, Ordering::Release);
+    }
+
+    pub(super) fn index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    /// The term of the last applied entry.
+    pub(super) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+}
+
+/// Owned by openraft's worker, which is the only one that applies.
+pub(super) struct StateMachine {
+    engine: Arc<Engine>,
+    state: StateHandle,
+    snapshots: PathBuf,
+    applied: Option<LogId>,
+    membership: RaftMembership,
+    mark: Arc<AppliedMark>,
+    /// What the newest snapshot of this process contains; its file is made when it is asked for.
+    current: Arc<Mutex<Option<Meta>>>,
+    failure: FailureSlot,
+    stopping: Arc<AtomicBool>,
+}
+
+impl StateMachine {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        state: StateHandle,
+        snapshots: PathBuf,
+        progress: &Progress,
+        failure: FailureSlot,
+        stopping: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let meta = meta_of(progress)?;
+        let mark = AppliedMark::default();
+        if let Some(applied) = &meta.last_log_id {
+            mark.set(applied);
+        }
+        Ok(Self {
+            engine,
+            state,
+            snapshots,
+            applied: meta.last_log_id,
+            membership: meta.last_membership,
+            mark: Arc::new(mark),
+            current: Arc::default(),
+            failure,
+            stopping,
+        })
+    }
+
+    pub(super) fn mark(&self) -> Arc<AppliedMark> {
+        Arc::clone(&self.mark)
+    }
+
+    async fn apply_group(&mut self, group: &mut Vec<(Entry, Responder)>) -> io::Result<()> {
+        let Some(last) = group.last().map(|(entry, _)| entry.log_id) else {
+            return Ok(());
+        };
+        for (entry, _) in group.iter() {
+            if let EntryPayload::Normal(proposal) = &entry.payload
+                && proposal.command().version != COMMAND_VERSION
+            {
+                return Err(io::Error::other(format!(
+                    "the command at index {} has version {}, and this program knows version \
+                     {COMMAND_VERSION}; it was not applied; start a newer version",
+                    entry.log_id.index(),
+                    proposal.command().version,
+                )));
+            }
+        }
+        let commands = group.iter().filter_map(|(entry, _)| match &entry.payload {
+            EntryPayload::Normal(proposal) => Some(proposal.command()),
+            EntryPayload::Blank | EntryPayload::Membership(_) => None,
+        });
+        let mut applied = self.engine.apply(commands).into_iter();
+        self.applied = Some(last);
+        self.mark.set(&last);
+
+        let mut changes = Vec::new();
+        let mut revision = None;
+        let mut membership = None;
+        for (entry, responder) in group.drain(..) {
+            let outcome = match &entry.payload {
+                EntryPayload::Blank => Outcome::Nothing,
+                EntryPayload::Membership(joint) => {
+                    membership = Some((entry_id(&entry.log_id), encode_membership(joint)));
+                    self.membership = StoredMembership::new(Some(entry.log_id), joint.clone());
+                    Outcome::Nothing
+                }
+                EntryPayload::Normal(_) => match applied.next() {
+                    Some(one) => {
+                        revision = Some(one.revision);
+                        if changes.is_empty() {
+                            changes = one.changes;
+                        } else {
+                            changes.extend(one.changes);
+                        }
+                        Outcome::Command {
+                            reply: one.reply,
+                            revision: one.revision,
+                        }
+                    }
+                    None => return Err(io::Error::other("a command was applied to nothing")),
+                },
+            };
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        let batch = StateBatch {
+            changes,
+            applied: entry_id(&last),
+            revision: revision.unwrap_or_else(|| self.engine.revision()),
+            membership,
+        };
+        Ok(self.state.write(batch).await?)
+    }
+}
+
+impl Drop for StateMachine {
+    fn drop(&mut self) {
+        // The worker ends in an orderly way only when the member stops. Anything else, a panic
+        // included, would leave every later proposal without an answer.
+        if !self.stopping.load(Ordering::Acquire) {
+            self.failure
+                .report("the state machine ended; nothing more can be applied".to_owned());
+        }
+    }
+}
+
+/// What a stored state contains, in openraft's words.
+fn meta_of(progress: &Progress) -> io::Result<Meta> {
+    let membership = match &progress.membership {
+        Some(encoded) => StoredMembership::new(
+            progress.membership_at.map(log_id),
+            decode_membership(encoded)?,
+        ),
+        None => StoredMembership::default(),
+    };
+    Ok(Meta {
+        last_log_id: progress.applied.map(log_id),
+        last_membership: membership,
+    })
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, RaftMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut group = Vec::with_capacity(entries.size_hint().0.min(MAX_APPLY_GROUP));
+        while let Some(item) = entries.next().await {
+            group.push(item?);
+            if group.len() == MAX_APPLY_GROUP {
+                self.apply_group(&mut group).await?;
+            }
+        }
+        self.apply_group(&mut group).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            state: self.state.clone(),
+            snapshots: self.snapshots.clone(),
+            meta: Meta {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+            current: Arc::clone(&self.current),
+        }
+    }
+
+    async fn install_snapshot(&mut self, meta: &Meta, file: SnapshotFile) -> io::Result<()> {
+        let loaded = self.state.install(file).await?;
+        let contained = meta_of(&loaded.progress)?;
+        if contained != *meta {
+            return Err(io::Error::other(format!(
+                "the snapshot said to contain {meta} contains {contained}"
+            )));
+        }
+        self.engine.replace(loaded.state);
+        self.applied = contained.last_log_id;
+        self.membership = contained.last_membership;
+        if let Some(applied) = &self.applied {
+            self.mark.set(applied);
+        }
+        *self.current.lock() = Some(meta.clone());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        if self.current.lock().is_none() {
+            return Ok(None);
+        }
+        // Nothing is applied while this runs, so the copy is what `meta` says.
+        let file = SnapshotFile::in_folder(&self.snapshots);
+        let progress = self.state.copy_into(file.clone()).await?;
+        let meta = meta_of(&progress)?;
+        *self.current.lock() = Some(meta.clone());
+        Ok(Some(Snapshot {
+            meta,
+            snapshot: file,
+        }))
+    }
+}
+
+/// Makes the state durable up to where it stood when the builder was taken. That is all the log
+/// needs in order to be purged; a file is written only when a peer asks for it.
+pub(super) struct SnapshotBuilder {
+    state: StateHandle,
+    snapshots: PathBuf,
+    meta: Meta,
+    current: Arc<Mutex<Option<Meta>>>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        self.state.make_durable().await?;
+        let mut current = self.current.lock();
+        // A snapshot may have been installed meanwhile; the newer one stays.
+        if current
+            .as_ref()
+            .is_none_or(|newest| newest.last_log_id <= self.meta.last_log_id)
+        {
+            *current = Some(self.meta.clone());
+        }
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: SnapshotFile::in_folder(&self.snapshots),
+        })
+    }
+}

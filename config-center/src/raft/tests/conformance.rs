@@ -1,0 +1,54 @@
+//! openraft's own suite for stores, on the SQLite store.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use tempfile::TempDir;
+
+use crate::engine::Engine;
+use crate::raft::log_store::LogStore;
+use crate::raft::state_machine::StateMachine;
+use crate::raft::types::TypeConfig;
+use crate::storage::{DataFolder, FailureSlot, LogHandle, StateHandle};
+
+struct Builder {
+    max_tail_bytes: usize,
+}
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, DataFolder)> for Builder {
+    async fn build(
+        &self,
+    ) -> Result<((TempDir, DataFolder), LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(dir.path()).unwrap();
+        let failure = FailureSlot::default();
+        let (log, recovery) = LogHandle::open(&folder.log_db(), failure.clone())
+            .await
+            .unwrap();
+        let (state, loaded) = StateHandle::open(&folder, failure.clone()).await.unwrap();
+        let machine = StateMachine::new(
+            Arc::new(Engine::new(loaded.state)),
+            state,
+            folder.snapshots(),
+            &loaded.progress,
+            failure,
+            Arc::default(),
+        )
+        .unwrap();
+        let store = LogStore::with_tail(log, &recovery, self.max_tail_bytes);
+        Ok(((dir, folder), store, machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_passes_the_suite_from_memory() {
+    let max_tail_bytes = 1 << 20;
+    Suite::test_all(Builder { max_tail_bytes }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_passes_the_suite_from_disk() {
+    let max_tail_bytes = 0;
+    Suite::test_all(Builder { max_tail_bytes }).await.unwrap();
+}

@@ -1,0 +1,77 @@
+//! Consensus and disk together, in one process.
+
+mod conformance;
+mod restart;
+mod writes;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use schemas::command::Command;
+use schemas::command::command::Op;
+use schemas::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse};
+
+use super::{Node, NodeConfig};
+
+fn config(data_dir: &Path) -> NodeConfig {
+    NodeConfig {
+        data_dir: data_dir.to_owned(),
+        name: "default".to_owned(),
+        peer_urls: vec!["http://127.0.0.1:2380".to_owned()],
+        client_urls: vec!["http://127.0.0.1:2379".to_owned()],
+        cluster_token: "etcd-cluster".to_owned(),
+        heartbeat_ms: 100,
+        election_ms: 1000,
+        snapshot_count: 10_000,
+        max_request_bytes: 1_572_864,
+    }
+}
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Command {
+    Command {
+        op: Some(Op::Put(PutRequest {
+            key: key.into(),
+            value: value.into(),
+            ..PutRequest::default()
+        })),
+        ..Command::default()
+    }
+}
+
+fn delete(key: impl Into<Bytes>) -> Command {
+    Command {
+        op: Some(Op::DeleteRange(DeleteRangeRequest {
+            key: key.into(),
+            ..DeleteRangeRequest::default()
+        })),
+        ..Command::default()
+    }
+}
+
+fn everything(revision: i64) -> RangeRequest {
+    RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        revision,
+        ..RangeRequest::default()
+    }
+}
+
+/// All keys at the newest revision.
+fn all(node: &Node) -> RangeResponse {
+    node.engine()
+        .read(|state| state.range(&everything(0)))
+        .unwrap()
+}
+
+/// What a crash at this moment leaves on disk. The copy is faithful because nothing is written
+/// while it is made: the callers wait for their answers first, and copy the log after the state,
+/// so that the state in the copy is never ahead of it.
+fn crash_image(from: &Path, into: &Path) {
+    for name in ["state.db", "state.db-wal", "log.db", "log.db-wal"] {
+        let source = from.join(name);
+        if source.exists() {
+            std::fs::copy(source, into.join(name)).unwrap();
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! One port for everything: tells HTTP/2 from HTTP/1.1 by the first bytes, gRPC from HTTP by the
+//! content type, and limits what a connection may cost before it has said anything useful.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+use crate::api::grpc::Services;
+use crate::metrics::Metrics;
+
+/// What every HTTP/2 client sends first.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A client that connects and stays silent is let go.
+const FIRST_BYTES_TIME: Duration = Duration::from_secs(30);
+/// A client that sends its request line drop by drop is let go.
+const HEADER_READ_TIME: Duration = Duration::from_secs(30);
+/// Request line and headers together.
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Streams that a client cancelled before they were served, of one connection. Clients with many
+/// watches cancel in bursts; hyper's default of 20 would cut them off.
+const MAX_CANCELLED_STREAMS: usize = 1024;
+/// Response bytes that wait in one stream for a slow reader.
+const MAX_SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Pause after the system refused a connection (too many open files), so as not to spin.
+const ACCEPT_RETRY_TIME: Duration = Duration::from_millis(50);
+/// Pause while a client has sent less than one preface.
+const PREFACE_RETRY_TIME: Duration = Duration::from_millis(5);
+
+type Body = Either<tonic::body::Body, axum::body::Body>;
+
+/// What a listener serves.
+pub(super) struct App {
+    /// `None` on addresses for metrics only.
+    pub(super) grpc: Option<Services>,
+    pub(super) http: Router,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) options: HttpOptions,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HttpOptions {
+    pub(super) max_concurrent_streams: u32,
+    /// Zero: the server does not ping.
+    pub(super) keepalive_interval: Duration,
+    pub(super) keepalive_timeout: Duration,
+}
+
+/// Accepts until the server stops.
+pub(super) async fn accept(
+    listener: TcpListener,
+    app: Arc<App>,
+    stopping: CancellationToken,
+    running: mpsc::Sender<()>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopping.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (app, stopping, running) =
+                    (Arc::clone(&app), stopping.clone(), running.clone());
+                tokio::spawn(async move {
+                    app.metrics.connections.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = serve(stream, &app, &stopping).await {
+                        // Clients vanish all the time; whoever looks for one turns this level on.
+                        tracing::debug!(%error, "a client connection ended with an error");
+                    }
+                    app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
+                    drop(running);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted; trying again");
+                tokio::time::sleep(ACCEPT_RETRY_TIME).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    app: &Arc<App>,
+    stopping: &CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let speaks_http2 = tokio::select! {
+        sniffed = tokio::time::timeout(FIRST_BYTES_TIME, begins_http2(&stream)) => match sniffed {
+            Ok(sniffed) => sniffed?,
+            Err(_) => return Ok(()),
+        },
+        () = stopping.cancelled() => return Ok(()),
+    };
+    let answering = Arc::clone(app);
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&answering);
+        async move { Ok::<_, Infallible>(app.answer(request).await) }
+    });
+    if speaks_http2 {
+        let connection = http2(app.options).serve_connection(TokioIo::new(stream), service);
+        drive(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            stopping,
+        )
+        .await?;
+    } else {
+        let connection = http1().serve_connection(TokioIo::new(stream), service);
+        drive(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            stopping,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Serves a connection; when the server stops, lets it finish what it has begun.
+async fn drive<C: Future>(
+    connection: C,
+    stop: impl FnOnce(Pin<&mut C>),
+    stopping: &CancellationToken,
+) -> C::Output {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        () = stopping.cancelled() => stop(connection.as_mut()),
+    }
+    connection.await
+}
+
+fn http1() -> hyper::server::conn::http1::Builder {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIME)
+        .max_buf_size(MAX_HEADER_BYTES as usize)
+        // A client may close its sending side and still read the answer.
+        .half_close(true);
+    builder
+}
+
+fn http2(options: HttpOptions) -> hyper::server::conn::http2::Builder<TokioExecutor> {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let pings = (!options.keepalive_interval.is_zero()).then_some(options.keepalive_interval);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MAX_CANCELLED_STREAMS)
+        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .keep_alive_interval(pings)
+        .keep_alive_timeout(options.keepalive_timeout)
+        // gRPC clients have no use for it.
+        .auto_date_header(false);
+    builder
+}
+
+/// Looks at the first bytes without taking them. A client that closes at once counts as HTTP/1.
+async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if seen == 0 || first[..seen] != HTTP2_PREFACE[..seen] {
+            return Ok(false);
+        }
+        if seen == HTTP2_PREFACE.len() {
+            return Ok(true);
+        }
+        // peek returns at once while the same bytes lie there.
+        tokio::time::sleep(PREFACE_RETRY_TIME).await;
+    }
+}
+
+impl App {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        if request.version() == Version::HTTP_2
+            && let Some(grpc) = &self.grpc
+            && request
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(is_grpc)
+        {
+            return grpc.call(request).await.map(Either::Left);
+        }
+        match self.http.clone().call(request).await {
+            Ok(response) => response.map(Either::Right),
+            Err(impossible) => match impossible {},
+        }
+    }
+}
+
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    content_type.as_bytes().starts_with(b"application/grpc")
+}

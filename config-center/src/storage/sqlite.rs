@@ -1,0 +1,200 @@
+//! How a database is opened: pragmas, the format check, and the text of multi-row statements.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
+
+use super::error::StorageError;
+
+/// One of our databases: what it is called inside, and how its tables are made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema {
+    /// Written into the `format` table, so that one database is never taken for the other.
+    pub kind: &'static str,
+    pub version: i64,
+    pub create: &'static str,
+}
+
+/// A reader holds its view for the length of one statement; only an outside tool makes us wait.
+const BUSY_TIMEOUT_MS: u64 = 5_000;
+
+/// Every row count up to the largest one has a prepared statement of its own.
+pub(super) const MAX_ROWS_PER_STATEMENT: usize = 128;
+
+/// Opens the database for its owner, creating it when there is none. A file of another format or
+/// another program is refused before anything is written to it.
+pub(super) async fn open_writer(
+    path: &Path,
+    schema: Schema,
+    synchronous: SqliteSynchronous,
+) -> Result<SqliteConnection, StorageError> {
+    let failed = |action| {
+        move |source| StorageError::Sqlite {
+            path: path.to_owned(),
+            action,
+            source,
+        }
+    };
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .synchronous(synchronous)
+        .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
+        .statement_cache_capacity(2 * MAX_ROWS_PER_STATEMENT + 32)
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|source| opening_failed(path, source))?;
+    let is_new = check_format(&mut connection, path, schema).await?;
+    // The WAL is cut back to this size after a checkpoint that emptied it.
+    sqlx::raw_sql("PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864")
+        .execute(&mut connection)
+        .await
+        .map_err(failed("switching to the write-ahead log"))?;
+    if is_new {
+        let mut transaction = connection
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(failed("creating the tables"))?;
+        sqlx::raw_sql("CREATE TABLE format (kind TEXT NOT NULL, version INTEGER NOT NULL) STRICT")
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("creating the tables"))?;
+        sqlx::query("INSERT INTO format (kind, version) VALUES (?, ?)")
+            .bind(schema.kind)
+            .bind(schema.version)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("creating the tables"))?;
+        sqlx::raw_sql(schema.create)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed("creating the tables"))?;
+        transaction
+            .commit()
+            .await
+            .map_err(failed("creating the tables"))?;
+    }
+    Ok(connection)
+}
+
+/// A second connection that only reads; it never makes the owner wait.
+pub(super) async fn open_reader(path: &Path) -> Result<SqliteConnection, StorageError> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
+        .disable_statement_logging()
+        .connect()
+        .await
+        .map_err(|source| opening_failed(path, source))
+}
+
+fn opening_failed(path: &Path, source: sqlx::Error) -> StorageError {
+    // SQLite reports a missing permission, a full disk and a foreign file by its result code.
+    let code = match &source {
+        sqlx::Error::Database(database) => database.code().map(|code| code.into_owned()),
+        _ => None,
+    };
+    match code.as_deref() {
+        Some("26") => StorageError::Foreign {
+            path: path.to_owned(),
+        },
+        _ => StorageError::Sqlite {
+            path: path.to_owned(),
+            action: "opening the database",
+            source,
+        },
+    }
+}
+
+/// `true` when the file has no tables yet.
+async fn check_format(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    schema: Schema,
+) -> Result<bool, StorageError> {
+    let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(|source| opening_failed(path, source))?;
+    if tables.is_empty() {
+        return Ok(true);
+    }
+    let foreign = || StorageError::Foreign {
+        path: path.to_owned(),
+    };
+    if !tables.iter().any(|name| name == "format") {
+        return Err(foreign());
+    }
+    let row = sqlx::query("SELECT kind, version FROM format")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|_| foreign())?;
+    let kind: String = row.try_get(0).map_err(|_| foreign())?;
+    let found: i64 = row.try_get(1).map_err(|_| foreign())?;
+    if kind != schema.kind {
+        return Err(foreign());
+    }
+    if found != schema.version {
+        return Err(StorageError::UnknownFormat {
+            path: path.to_owned(),
+            found,
+            known: schema.version,
+        });
+    }
+    Ok(false)
+}
+
+/// `INSERT INTO … VALUES (?, …), …` for every row count; each text is made once and then shared, so
+/// that the statement cache of the connection finds it again.
+#[derive(Debug)]
+pub(super) struct MultiInsert {
+    head: &'static str,
+    columns: usize,
+    texts: Vec<Option<Arc<str>>>,
+}
+
+impl MultiInsert {
+    pub(super) fn new(head: &'static str, columns: usize) -> Self {
+        Self {
+            head,
+            columns,
+            texts: vec![None; MAX_ROWS_PER_STATEMENT + 1],
+        }
+    }
+
+    /// `rows` is 1 to [`MAX_ROWS_PER_STATEMENT`].
+    pub(super) fn sql(&mut self, rows: usize) -> AssertSqlSafe<Arc<str>> {
+        let (head, columns) = (self.head, self.columns);
+        let text = self.texts[rows].get_or_insert_with(|| {
+            let mut text = String::with_capacity(head.len() + rows * (2 * columns + 2));
+            text.push_str(head);
+            for row in 0..rows {
+                text.push_str(if row == 0 { " VALUES (" } else { ",(" });
+                for column in 0..columns {
+                    text.push_str(if column == 0 { "?" } else { ",?" });
+                }
+                text.push(')');
+            }
+            text.into()
+        });
+        AssertSqlSafe(Arc::clone(text))
+    }
+}
+
+/// `(?, ?, …)` with a fixed number of values, for `IN`.
+pub(super) fn placeholders(count: usize) -> String {
+    let mut text = String::with_capacity(2 * count + 1);
+    for n in 0..count {
+        let separator = if n == 0 { '(' } else { ',' };
+        // Writing to a String cannot fail.
+        write!(text, "{separator}?").unwrap_or_default();
+    }
+    text.push(')');
+    text
+}

@@ -1,0 +1,78 @@
+//! Health, version and metrics over plain HTTP/1.1, on the same port as gRPC.
+
+use crate::fixture::{Fixture, get};
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+#[tokio::test]
+async fn health_and_version_are_as_etcd_words_them() {
+    let fixture = Fixture::start().await;
+    for path in ["/health", "/health?serializable=true"] {
+        let answer = fixture.raw(&get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.contains("content-type: application/json\r\n"),
+            "{answer}"
+        );
+        assert_eq!(body(&answer), r#"{"health":"true","reason":""}"#);
+    }
+    let version = fixture.raw(&get("/version")).await;
+    assert_eq!(
+        body(&version),
+        r#"{"etcdserver":"3.5.13","etcdcluster":"3.5.0","storage":"3.5.0"}"#
+    );
+    for path in ["/health", "/version", "/metrics"] {
+        let posted = fixture.raw(&get(path).replace("GET", "POST")).await;
+        assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
+        assert!(posted.contains("allow: GET\r\n"), "{posted}");
+    }
+    let nothing = fixture.raw(&get("/nothing")).await;
+    assert!(nothing.starts_with("HTTP/1.1 404 "), "{nothing}");
+    assert_eq!(body(&nothing), "nothing is served at /nothing\n");
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_clients_did() {
+    let fixture = Fixture::start().await;
+    fixture.put("a", "1").await;
+    fixture.put("a", "2").await;
+    assert!(fixture.kv().put(crate::fixture::put("", "")).await.is_err());
+    let page = fixture.raw(&get("/metrics")).await;
+    let labels = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
+    for line in [
+        "etcd_server_has_leader 1".to_owned(),
+        "etcd_server_is_leader 1".to_owned(),
+        "etcd_server_proposals_pending 0".to_owned(),
+        "etcd_server_proposals_failed_total 0".to_owned(),
+        "etcd_debugging_mvcc_current_revision 3".to_owned(),
+        format!("grpc_server_handled_total{{grpc_code=\"OK\",{labels}}} 2"),
+        format!("grpc_server_handled_total{{grpc_code=\"InvalidArgument\",{labels}}} 1"),
+        format!("grpc_server_started_total{{{labels}}} 3"),
+    ] {
+        assert!(
+            page.lines().any(|found| found == line),
+            "{line} is missing in\n{page}"
+        );
+    }
+    for name in ["process_resident_memory_bytes", "process_cpu_seconds_total"] {
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} ")))
+            .unwrap();
+        assert!(value.parse::<f64>().unwrap() > 0.0, "{name} {value}");
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn grpc_by_http1_is_not_mistaken_for_grpc() {
+    let fixture = Fixture::start().await;
+    let request = "POST /etcdserverpb.KV/Range HTTP/1.1\r\nhost: x\r\n\
+                   content-type: application/grpc\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = fixture.raw(request).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    fixture.stop().await;
+}

@@ -1,0 +1,17 @@
+//! The API as clients see it: a real server on a free port with a temporary data folder, driven
+//! over the network with the generated clients and with raw bytes.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a panic with a place"
+)]
+
+mod cluster;
+mod edges;
+mod fixture;
+mod http;
+mod kv;
+mod lease;
+mod process;
+mod watch;
+mod watch_seam;

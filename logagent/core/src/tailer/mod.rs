@@ -1,0 +1,808 @@
+//! The tail of one entry: all decisions about its files, no access to them.
+//!
+//! A [`Tailer`] says what to do next ([`Tailer::next`] → [`Step`]), the adapter does it and
+//! answers through the method named at the step. One tailer follows one (path, topic): the file
+//! now at the path and the ones rotated away from it that are not finished yet, oldest first.
+//!
+//! # How to drive it
+//!
+//! ```text
+//! loop {
+//!     match tailer.next(now_ms) {                       // now_ms: monotonic milliseconds
+//!         Step::StatPath => tailer.path_seen(stat(path)),               // follows symlinks
+//!         Step::ListSiblings => tailer.siblings_seen(read_dir(prefix)), // names = base + anything
+//!         Step::Open { handle, target } => match open(target) {         // O_NONBLOCK, then fstat
+//!             Ok(fd, stat) => { fds.insert(handle, fd); tailer.opened(handle, Ok(stat)) }
+//!             Err(why) => tailer.opened(handle, Err(why)),
+//!         },
+//!         Step::StatHandle { handle } => tailer.handle_seen(handle, fstat(fds[handle])),
+//!         Step::Read { handle, offset, max_bytes } =>                   // ONE pread, short is fine
+//!             tailer.read_done(handle, offset, pread(fds[handle], offset, max_bytes)),
+//!         Step::Produce(block) => {
+//!             let mut at = 0;
+//!             while let Some((line, next)) = block.lines.get(at) {
+//!                 // enqueue line.bytes; when the queue is full keep (block, at), stop calling
+//!                 // next() for this tailer, and come back here when there is room
+//!                 at = next;
+//!             }
+//!             // when the last record of the block is acknowledged: tailer.block_done(block.ticket)
+//!             // when one failed for good:                        tailer.block_failed(block.ticket)
+//!         }
+//!         Step::Close { handle } => drop(fds.remove(handle)),
+//!         Step::Idle { until_ms } => break, // wait for: until_ms, a notify hint (then wake()),
+//!                                           // or block_done/block_failed; then call next again
+//!     }
+//! }
+//! ```
+//!
+//! Each answer must be given before `next` is called again, except those of `Produce` (later, in
+//! any order). After answers look at [`Tailer::revision`]: when it changed, [`Tailer::rows`] has
+//! news for the checkpoint.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::checkpoint::{FileRow, RowState};
+use crate::config::StartAt;
+use crate::identity::{FileStat, Known, Print};
+use crate::rotation::{self, Sibling};
+
+mod file;
+mod opening;
+mod step;
+
+use file::FileTail;
+use opening::{Aim, Job, Opening, Outcome, Place};
+pub use step::{
+    Block, Blocked, FileView, Handle, Note, PathSeen, Step, TailView, TailerOptions, Target, Ticket,
+};
+
+/// How many finished files are remembered, to know them again by identity.
+const MAX_DONE_ROWS: usize = 16;
+
+/// Faults that the simulation plants to prove that it finds them.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    CheckpointBeforeAck,
+    DrainSkipped,
+    MarkerUnchecked,
+    FailureJumped,
+    MissedRotationsIgnored,
+}
+
+/// How far a start has come.
+#[derive(Debug)]
+enum Phase {
+    /// Rows wait for a look at the path and the directory.
+    Starting {
+        rows: Vec<FileRow>,
+        path: Option<PathSeen>,
+    },
+    /// The rows' files are being opened; then come the ones that no row knows.
+    Resuming {
+        first_start: bool,
+        path: Option<FileStat>,
+        siblings: Vec<Sibling>,
+    },
+    Running,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Tailer {
+    base_name: String,
+    start_at: StartAt,
+    options: TailerOptions,
+    now_ms: u64,
+    phase: Phase,
+    /// Oldest first; the file at the path, if open, is the last one.
+    chain: VecDeque<FileTail>,
+    /// Finished files, and the ones rotated before this entry was first started. Newest last.
+    done: VecDeque<FileRow>,
+    jobs: VecDeque<Job>,
+    opening: Option<Opening>,
+    outbox: Option<Block>,
+    closing: VecDeque<Handle>,
+    /// What the sweep under way still has to look at. None: the path.
+    sweep: VecDeque<Option<Handle>>,
+    next_sweep_ms: u64,
+    /// A new file is at the path; the directory is looked at before it is opened.
+    arrived: Option<FileStat>,
+    present: bool,
+    path_error: Option<String>,
+    stopping: bool,
+    next_handle: u32,
+    asked_bytes: usize,
+    revision: u64,
+    notes: Vec<Note>,
+    #[cfg(test)]
+    bug: Option<Bug>,
+}
+
+impl Tailer {
+    /// `base_name` is the last part of the path. `rows` are the checkpoint's for this entry, in
+    /// their order; empty for a new one.
+    #[must_use]
+    pub fn new(
+        base_name: &str,
+        start_at: StartAt,
+        rows: Vec<FileRow>,
+        options: TailerOptions,
+    ) -> Self {
+        Self {
+            base_name: base_name.into(),
+            start_at,
+            options,
+            now_ms: 0,
+            phase: Phase::Starting { rows, path: None },
+            chain: VecDeque::new(),
+            done: VecDeque::new(),
+            jobs: VecDeque::new(),
+            opening: None,
+            outbox: None,
+            closing: VecDeque::new(),
+            sweep: VecDeque::new(),
+            next_sweep_ms: 0,
+            arrived: None,
+            present: false,
+            path_error: None,
+            stopping: false,
+            next_handle: 0,
+            asked_bytes: 0,
+            revision: 0,
+            notes: Vec::new(),
+            #[cfg(test)]
+            bug: None,
+        }
+    }
+
+    /// Something may have changed: look at once instead of at the next sweep.
+    pub fn wake(&mut self) {
+        self.next_sweep_ms = 0;
+    }
+
+    /// How much may be produced and not acknowledged from here on; 0 pauses reading. The sweep goes
+    /// on, so that a rotation is seen while the broker is down.
+    pub fn set_max_unacked_bytes(&mut self, max_unacked_bytes: u64) {
+        self.options.max_unacked_bytes = max_unacked_bytes;
+    }
+
+    /// What to do next. `now_ms` is monotonic.
+    pub fn next(&mut self, now_ms: u64) -> Step {
+        self.now_ms = self.now_ms.max(now_ms);
+        self.retire_finished();
+        if let Some(handle) = self.closing.pop_front() {
+            return Step::Close { handle };
+        }
+        if let Some(block) = self.outbox.take() {
+            return Step::Produce(block);
+        }
+        if self.stopping {
+            return Step::Idle {
+                until_ms: self.now_ms + self.options.sweep_ms,
+            };
+        }
+        match &self.phase {
+            Phase::Starting { path: None, .. } if self.next_sweep_ms > self.now_ms => {
+                return Step::Idle {
+                    until_ms: self.next_sweep_ms,
+                };
+            }
+            Phase::Starting { path: None, .. } => return Step::StatPath,
+            Phase::Starting { path: Some(_), .. } => return Step::ListSiblings,
+            Phase::Resuming { .. } | Phase::Running => {}
+        }
+        if let Some(step) = self.next_opening() {
+            return step;
+        }
+        if self.arrived.is_some() {
+            return Step::ListSiblings;
+        }
+        if self.sweep.is_empty() && self.next_sweep_ms <= self.now_ms {
+            self.next_sweep_ms = self.now_ms + self.options.sweep_ms;
+            self.sweep.push_back(None);
+            let draining = self.chain.iter().filter(|file| file.draining);
+            self.sweep.extend(draining.map(|file| Some(file.handle)));
+        }
+        match self.sweep.pop_front() {
+            Some(None) => return Step::StatPath,
+            Some(Some(handle)) => return Step::StatHandle { handle },
+            None => {}
+        }
+        if let Some(step) = self.next_read() {
+            return step;
+        }
+        let due = self
+            .chain
+            .iter()
+            .filter_map(|file| file.due_ms(self.now_ms, &self.options));
+        Step::Idle {
+            until_ms: due.fold(self.next_sweep_ms, u64::min).max(self.now_ms + 1),
+        }
+    }
+
+    /// Answers [`Step::StatPath`].
+    pub fn path_seen(&mut self, seen: PathSeen) {
+        if let Phase::Starting { path, .. } = &mut self.phase {
+            if let PathSeen::Blocked(Blocked::Refused(why)) = seen {
+                // Nothing can be concluded: the rows wait until the path can be looked at.
+                self.path_error = Some(why);
+                self.next_sweep_ms = self.now_ms + self.options.sweep_ms;
+            } else {
+                *path = Some(seen);
+            }
+            return;
+        }
+        self.present = matches!(seen, PathSeen::File(_));
+        let here = match seen {
+            PathSeen::File(stat) => Some(stat),
+            PathSeen::Missing | PathSeen::Blocked(Blocked::Missing) => {
+                self.path_error = None;
+                None
+            }
+            PathSeen::Blocked(Blocked::Refused(why)) => {
+                self.path_error = Some(why);
+                None
+            }
+        };
+        if let Some(current) = self.chain.back_mut().filter(|file| !file.draining) {
+            if let Some(stat) = here.filter(|stat| stat.id == current.id) {
+                current.stat_seen(stat);
+                self.path_error = None;
+                return;
+            }
+            current.start_draining(self.now_ms);
+            self.notes.push(Note::Rotated { file: current.id });
+            self.revision += 1;
+            #[cfg(test)]
+            if self.bug == Some(Bug::DrainSkipped) {
+                current.give_up();
+            }
+        }
+        let Some(stat) = here else { return };
+        match self.chain.iter().position(|file| file.id == stat.id) {
+            // Renamed away and back.
+            Some(at) => {
+                if let Some(mut file) = self.chain.remove(at) {
+                    file.stop_draining();
+                    file.stat_seen(stat);
+                    self.chain.push_back(file);
+                    self.revision += 1;
+                }
+            }
+            None => self.arrived = Some(stat),
+        }
+    }
+
+    /// Answers [`Step::ListSiblings`]; an unreadable directory is an empty list.
+    pub fn siblings_seen(&mut self, siblings: Vec<Sibling>) {
+        if let Phase::Starting { rows, path } = &mut self.phase {
+            let rows = std::mem::take(rows);
+            let path = path.take();
+            self.start_resuming(rows, path, siblings);
+        } else if let Some(stat) = self.arrived.take() {
+            self.open_arrived(&siblings, Some(stat), Aim::Beginning);
+        }
+    }
+
+    /// Answers [`Step::Open`] with what `fstat` of the new descriptor says. After an error there
+    /// is nothing to close.
+    pub fn opened(&mut self, handle: Handle, result: Result<FileStat, Blocked>) {
+        let Some(mut opening) = self.opening.take_if(|opening| opening.handle == handle) else {
+            debug_assert!(false, "opened() answers no Step::Open");
+            return;
+        };
+        match result {
+            Ok(stat) if stat.id == opening.place.id => {
+                let outcome = opening.opened(stat);
+                self.judge_opening(opening, outcome);
+            }
+            Ok(_) => {
+                self.closing.push_back(handle);
+                self.look_again();
+            }
+            Err(Blocked::Missing) => self.look_again(),
+            Err(Blocked::Refused(why)) => {
+                self.refused(&opening, &why);
+                self.path_error = Some(why);
+            }
+        }
+    }
+
+    /// Answers [`Step::StatHandle`].
+    pub fn handle_seen(&mut self, handle: Handle, result: Result<FileStat, Blocked>) {
+        let Some(file) = self.chain.iter_mut().find(|file| file.handle == handle) else {
+            return;
+        };
+        match result {
+            Ok(stat) => file.stat_seen(stat),
+            Err(why) => {
+                file.read_failed(why.to_string(), self.now_ms, &self.options, &mut self.notes)
+            }
+        }
+    }
+
+    /// Answers [`Step::Read`]; empty bytes mean the end of the file.
+    pub fn read_done(&mut self, handle: Handle, offset: u64, result: Result<Bytes, Blocked>) {
+        if let Some(mut opening) = self.opening.take_if(|opening| opening.handle == handle) {
+            let outcome = match result {
+                Ok(bytes) => opening.read(offset, &bytes),
+                Err(_) => Outcome::NotThis,
+            };
+            self.judge_opening(opening, outcome);
+            return;
+        }
+        let Some(file) = self.chain.iter_mut().find(|file| file.handle == handle) else {
+            return;
+        };
+        let bytes = match result {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                file.read_failed(why.to_string(), self.now_ms, &self.options, &mut self.notes);
+                return;
+            }
+        };
+        let notes_before = self.notes.len();
+        let read = file::ReadDone {
+            start: offset,
+            bytes: &bytes,
+            asked_bytes: self.asked_bytes,
+            now_ms: self.now_ms,
+            #[cfg(test)]
+            trusting: self.bug == Some(Bug::MarkerUnchecked),
+        };
+        let produced = file.read_done(&read, &self.options, &mut self.notes);
+        self.revision += u64::from(self.notes.len() > notes_before);
+        self.outbox = produced.map(|(ticket, lines)| Block { ticket, lines });
+    }
+
+    /// Every record of the block is acknowledged by the broker. True when the watermark moved.
+    pub fn block_done(&mut self, ticket: Ticket) -> bool {
+        let file = self
+            .chain
+            .iter_mut()
+            .find(|file| file.handle == ticket.handle);
+        let advanced = file.is_some_and(|file| file.block_done(ticket.block));
+        self.revision += u64::from(advanced);
+        advanced
+    }
+
+    /// A record of the block failed for good. Reading goes back to the watermark after a pause,
+    /// and so it does in the later files of the chain, so that what is sent again is in order.
+    pub fn block_failed(&mut self, ticket: Ticket, why: &str) {
+        #[cfg(test)]
+        if self.bug == Some(Bug::FailureJumped) {
+            self.block_done(ticket);
+            return;
+        }
+        let Some(at) = self
+            .chain
+            .iter()
+            .position(|file| file.handle == ticket.handle)
+        else {
+            return;
+        };
+        if !self.chain[at].block_failed(ticket.block, &mut self.notes) {
+            return;
+        }
+        self.chain[at].set_error(why);
+        self.chain[at].back_off(self.now_ms, &self.options);
+        self.chain.iter_mut().skip(at).for_each(FileTail::rewind);
+        self.outbox = None;
+    }
+
+    /// Whether an answer to this block is still waited for. What is not yet enqueued of a block
+    /// that is not open (a failure before it made it void) can be dropped: it is read again.
+    #[must_use]
+    pub fn is_open(&self, ticket: Ticket) -> bool {
+        self.chain
+            .iter()
+            .any(|file| file.handle == ticket.handle && file.is_open(ticket.block))
+    }
+
+    /// No more reads; wait for [`Tailer::is_settled`], then take [`Tailer::rows`] and drop it.
+    /// A block that was read and not yet handed out is not handed out any more.
+    pub fn begin_stop(&mut self) {
+        self.stopping = true;
+        if let Some(block) = self.outbox.take()
+            && let Some(file) = self
+                .chain
+                .iter_mut()
+                .find(|file| file.handle == block.ticket.handle)
+        {
+            file.withdraw_last();
+        }
+    }
+
+    /// True when nothing is in flight (or it failed after `begin_stop`).
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.outbox.is_none() && self.chain.iter().all(FileTail::is_settled)
+    }
+
+    /// What the checkpoint is to remember, in reading order.
+    #[must_use]
+    pub fn rows(&self) -> Vec<FileRow> {
+        let mut rows: Vec<FileRow> = self.done.iter().cloned().collect();
+        match &self.phase {
+            // Not looked at yet: nothing is known better than before.
+            Phase::Starting { rows, .. } => return rows.clone(),
+            Phase::Resuming { .. } => {
+                rows.extend(self.jobs.iter().filter_map(Job::row).cloned());
+            }
+            Phase::Running => {}
+        }
+        for (at, file) in self.chain.iter().enumerate() {
+            let state = if file.draining {
+                RowState::Draining
+            } else {
+                RowState::Current
+            };
+            let row = self.row_of(file, state);
+            // Files being opened come after the ones that are open already.
+            rows.insert(self.done.len() + at, row);
+        }
+        rows
+    }
+
+    #[cfg(not(test))]
+    fn row_of(&self, file: &FileTail, state: RowState) -> FileRow {
+        file.row(state)
+    }
+
+    #[cfg(test)]
+    fn row_of(&self, file: &FileTail, state: RowState) -> FileRow {
+        match self.bug {
+            Some(Bug::CheckpointBeforeAck) => file.row_before_ack(state),
+            _ => file.row(state),
+        }
+    }
+
+    /// Changes whenever [`Tailer::rows`] does.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Notes since the last call.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// For the status document.
+    #[must_use]
+    pub fn view(&self) -> TailView {
+        let file_error = || {
+            self.chain
+                .iter()
+                .find_map(FileTail::error)
+                .map(str::to_owned)
+        };
+        TailView {
+            present: self.present,
+            error: self.path_error.clone().or_else(file_error),
+            files: self.chain.iter().map(FileTail::view).collect(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, bug: Option<Bug>) {
+        self.bug = bug;
+    }
+
+    /// The next read of the oldest file that may have something, if nothing holds it back.
+    fn next_read(&mut self) -> Option<Step> {
+        let unacked_bytes: u64 = self.chain.iter().map(FileTail::unacked_bytes).sum();
+        if unacked_bytes >= self.options.max_unacked_bytes {
+            return None;
+        }
+        for file in &mut self.chain {
+            if let Some((offset, max_bytes)) = file.next_read(self.now_ms, &self.options) {
+                self.asked_bytes = max_bytes;
+                return Some(Step::Read {
+                    handle: file.handle,
+                    offset,
+                    max_bytes,
+                });
+            }
+            if file.holds_later_files(self.now_ms, &self.options) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Closes files that are read, acknowledged and quiet. Only from the front: a later file may
+    /// have to be sent again after a failure in an earlier one.
+    fn retire_finished(&mut self) {
+        while let Some(file) = self
+            .chain
+            .pop_front_if(|file| file.finished && file.is_settled())
+        {
+            let row = file.row(RowState::Done);
+            self.notes.push(Note::Finished {
+                file: row.id,
+                offset: row.acked_offset,
+            });
+            self.remember_done(row);
+            self.closing.push_back(file.handle);
+            self.revision += 1;
+        }
+    }
+
+    fn remember_done(&mut self, mut row: FileRow) {
+        row.state = RowState::Done;
+        self.done.retain(|known| known.id != row.id);
+        self.done.push_back(row);
+        while self.done.len() > MAX_DONE_ROWS {
+            self.done.pop_front();
+        }
+    }
+
+    /// The rows are read: their files are looked for, in order.
+    fn start_resuming(
+        &mut self,
+        rows: Vec<FileRow>,
+        path: Option<PathSeen>,
+        siblings: Vec<Sibling>,
+    ) {
+        let first_start = rows.is_empty();
+        let path = match path {
+            Some(PathSeen::File(stat)) => Some(stat),
+            Some(PathSeen::Blocked(Blocked::Refused(why))) => {
+                self.path_error = Some(why);
+                None
+            }
+            _ => None,
+        };
+        self.present = path.is_some();
+        let (done, open): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .partition(|row| row.state == RowState::Done);
+        self.done = done.into();
+        for row in &open {
+            let places = opening::places_of(row, &open, &self.base_name, path.as_ref(), &siblings);
+            self.jobs.push_back(Job {
+                aim: Aim::Row(row.clone()),
+                places,
+            });
+        }
+        if first_start {
+            // What was rotated before this entry existed is none of its business.
+            let old = rotation::newest_first(&self.base_name, &siblings);
+            for sibling in old.into_iter().take(MAX_DONE_ROWS).rev() {
+                self.done.push_back(FileRow {
+                    id: sibling.stat.id,
+                    head: Print::default(),
+                    marker: Print::default(),
+                    acked_offset: sibling.stat.size,
+                    seen_bytes: sibling.stat.size,
+                    state: RowState::Done,
+                });
+            }
+        }
+        self.phase = Phase::Resuming {
+            first_start,
+            path,
+            siblings,
+        };
+        self.revision += 1;
+    }
+
+    /// The files that the rows know are open: now the ones that they do not know.
+    fn finish_resuming(&mut self) {
+        let Phase::Resuming {
+            first_start,
+            path,
+            siblings,
+        } = std::mem::replace(&mut self.phase, Phase::Running)
+        else {
+            return;
+        };
+        let unclaimed = path.filter(|stat| self.chain.iter().all(|file| file.id != stat.id));
+        let aim = match self.start_at {
+            StartAt::End if first_start => Aim::End,
+            _ => Aim::Beginning,
+        };
+        if first_start {
+            self.open_path(unclaimed, aim);
+        } else {
+            self.open_arrived(&siblings, unclaimed, aim);
+        }
+        self.next_sweep_ms = self.now_ms + self.options.sweep_ms;
+    }
+
+    /// Opens what was rotated away before anybody looked, then the file at the path.
+    fn open_arrived(&mut self, siblings: &[Sibling], path: Option<FileStat>, aim: Aim) {
+        let missed: Vec<Sibling> = rotation::missed(&self.base_name, siblings, |stat| {
+            path.is_some_and(|path| path.id == stat.id) || self.knows(stat)
+        })
+        .into_iter()
+        .cloned()
+        .collect();
+        #[cfg(test)]
+        let missed = if self.bug == Some(Bug::MissedRotationsIgnored) {
+            Vec::new()
+        } else {
+            missed
+        };
+        for sibling in missed {
+            if rotation::is_compressed(&sibling.name) {
+                self.notes.push(Note::Lost {
+                    file: sibling.stat.id,
+                    from_offset: 0,
+                    to_offset: sibling.stat.size,
+                    reason: format!(
+                        "{} was rotated and compressed before it was read (compressed size)",
+                        sibling.name
+                    ),
+                });
+                self.remember_done(FileRow {
+                    id: sibling.stat.id,
+                    head: Print::default(),
+                    marker: Print::default(),
+                    acked_offset: sibling.stat.size,
+                    seen_bytes: sibling.stat.size,
+                    state: RowState::Done,
+                });
+                continue;
+            }
+            let aim = self.aim_of(&sibling.stat, Aim::Beginning);
+            self.jobs.push_back(Job::new(
+                aim,
+                Target::Sibling(sibling.name),
+                sibling.stat.id,
+            ));
+        }
+        self.open_path(path, aim);
+    }
+
+    fn open_path(&mut self, path: Option<FileStat>, aim: Aim) {
+        if let Some(stat) = path {
+            let aim = self.aim_of(&stat, aim);
+            self.jobs.push_back(Job::new(aim, Target::Path, stat.id));
+        }
+    }
+
+    /// A finished file that comes back is read on, if its content proves it.
+    fn aim_of(&self, stat: &FileStat, otherwise: Aim) -> Aim {
+        let finished = self
+            .done
+            .iter()
+            .find(|row| row.id == stat.id && row.head.len > 0);
+        finished.map_or(otherwise, |row| Aim::RowOrBeginning(row.clone()))
+    }
+
+    /// Whether a rotated file needs no reading.
+    fn knows(&self, stat: &FileStat) -> bool {
+        self.chain.iter().any(|file| file.id == stat.id)
+            || self.done.iter().any(|row| {
+                let was_ours = row.head.len > 0;
+                let covers = if was_ours {
+                    row.acked_offset >= stat.size
+                } else {
+                    row.seen_bytes <= stat.size
+                };
+                row.id == stat.id && covers
+            })
+    }
+
+    fn next_opening(&mut self) -> Option<Step> {
+        loop {
+            if let Some(opening) = &self.opening {
+                let (offset, max_bytes) = opening.next_read()?;
+                return Some(Step::Read {
+                    handle: opening.handle,
+                    offset,
+                    max_bytes,
+                });
+            }
+            let Some(job) = self.jobs.front_mut() else {
+                if matches!(self.phase, Phase::Resuming { .. }) {
+                    self.finish_resuming();
+                    continue;
+                }
+                return None;
+            };
+            // A file that another row proved to be its own is not tried again.
+            let place = job.places.pop_front();
+            let Some(place) = place else {
+                let job = self.jobs.pop_front();
+                self.file_is_gone(job);
+                continue;
+            };
+            if self.chain.iter().any(|file| file.id == place.id) {
+                continue;
+            }
+            let handle = Handle(self.next_handle);
+            self.next_handle += 1;
+            let target = place.target.clone();
+            self.opening = Some(Opening::new(handle, place, job.aim.clone()));
+            return Some(Step::Open { handle, target });
+        }
+    }
+
+    fn file_is_gone(&mut self, job: Option<Job>) {
+        let Some(Job {
+            aim: Aim::Row(row), ..
+        }) = job
+        else {
+            return;
+        };
+        if row.seen_bytes > row.acked_offset {
+            self.notes.push(Note::Lost {
+                file: row.id,
+                from_offset: row.acked_offset,
+                to_offset: row.seen_bytes,
+                reason: "the file was gone or rewritten when the agent came back".into(),
+            });
+        }
+        // It may come back, with a disk that is mounted late for instance.
+        self.remember_done(row);
+        self.revision += 1;
+    }
+
+    fn judge_opening(&mut self, opening: Opening, outcome: Outcome) {
+        match outcome {
+            Outcome::More => self.opening = Some(opening),
+            Outcome::NotThis => self.closing.push_back(opening.handle),
+            Outcome::Take(stat, known) => {
+                self.jobs.pop_front();
+                self.done.retain(|row| row.id != stat.id);
+                self.take_file(&opening.place, opening.handle, stat, known);
+            }
+        }
+    }
+
+    fn take_file(&mut self, place: &Place, handle: Handle, stat: FileStat, known: Known) {
+        let mut file = FileTail::new(handle, stat, known, self.now_ms);
+        self.notes.push(Note::Opened {
+            file: file.id,
+            offset: known.offset,
+        });
+        self.revision += 1;
+        if place.target == Target::Path {
+            self.path_error = None;
+            self.chain.push_back(file);
+            return;
+        }
+        file.start_draining(self.now_ms);
+        let at_path = usize::from(self.chain.back().is_some_and(|file| !file.draining));
+        self.chain.insert(self.chain.len() - at_path, file);
+    }
+
+    /// The directory changed between looking and opening.
+    fn look_again(&mut self) {
+        if let Phase::Resuming { .. } = self.phase {
+            let rows = self.rows();
+            self.closing
+                .extend(self.chain.drain(..).map(|file| file.handle));
+            self.done.clear();
+            self.phase = Phase::Starting { rows, path: None };
+        }
+        self.jobs.clear();
+        self.next_sweep_ms = self.now_ms + self.options.sweep_ms / 10;
+    }
+
+    /// The file may not be opened. The one at the path is tried again with every sweep; a
+    /// rotated one must not hold the others back.
+    fn refused(&mut self, opening: &Opening, why: &str) {
+        let Some(job) = self.jobs.pop_front() else {
+            return;
+        };
+        let row = job.row().cloned();
+        if let Target::Sibling(name) = &opening.place.target {
+            self.notes.push(Note::Lost {
+                file: opening.place.id,
+                from_offset: row.as_ref().map_or(0, |row| row.acked_offset),
+                to_offset: row.as_ref().map_or(0, |row| row.seen_bytes),
+                reason: format!("{name} was rotated away and cannot be opened: {why}"),
+            });
+        }
+        if let Some(row) = row {
+            self.remember_done(row);
+        }
+    }
+}

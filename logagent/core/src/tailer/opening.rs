@@ -1,0 +1,237 @@
+//! Opening files: the proof that an opened file is the remembered one, and the resume after a
+//! start.
+//!
+//! A job names the places where a file may be. Each place is opened, its identity compared with
+//! what was expected there (a rotation may happen between looking and opening), and its content
+//! proved with one or two small reads. The first place that proves right is taken.
+
+use std::collections::VecDeque;
+
+use super::step::{Handle, Target};
+use crate::checkpoint::FileRow;
+use crate::identity::marker_at_end;
+use crate::identity::{FileId, FileStat, HEAD_BYTES, Known, MARKER_BYTES, Print, Verdict};
+use crate::rotation::{self, Sibling};
+
+/// How many places are tried for one remembered file.
+const MAX_PLACES: usize = 8;
+/// How far back from the end the beginning of the last line is looked for.
+const ALIGN_BYTES: u64 = 64 * 1_024;
+
+/// Where a file may be, and the identity it had when the place was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) target: Target,
+    pub(super) id: FileId,
+}
+
+/// Where reading starts in a file that is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Where the row says, if the content proves to be the row's. If no place proves right, the
+    /// file is gone.
+    Row(FileRow),
+    /// Where the row says, if the content is the row's; at 0 if not.
+    RowOrBeginning(FileRow),
+    Beginning,
+    /// After the last whole line.
+    End,
+}
+
+/// One file to open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) aim: Aim,
+    pub(super) places: VecDeque<Place>,
+}
+
+impl Job {
+    pub(super) fn new(aim: Aim, target: Target, id: FileId) -> Self {
+        Self {
+            aim,
+            places: VecDeque::from([Place { target, id }]),
+        }
+    }
+
+    /// The remembered file that is looked for.
+    pub(super) fn row(&self) -> Option<&FileRow> {
+        if let Aim::Row(row) = &self.aim {
+            Some(row)
+        } else {
+            None
+        }
+    }
+}
+
+/// What is still to be read before the opened file can be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Opening,
+    Head,
+    Marker,
+    AlignHead,
+    Align { head: Print },
+}
+
+/// A place being opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) handle: Handle,
+    pub(super) place: Place,
+    aim: Aim,
+    stage: Stage,
+    stat: Option<FileStat>,
+}
+
+/// What came out of a step of an opening.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Ask for the next read.
+    More,
+    /// This is the file; its content is known up to the offset in `Known`.
+    Take(FileStat, Known),
+    /// The content is not the remembered one.
+    NotThis,
+}
+
+impl Opening {
+    pub(super) fn new(handle: Handle, place: Place, aim: Aim) -> Self {
+        Self {
+            handle,
+            place,
+            aim,
+            stage: Stage::Opening,
+            stat: None,
+        }
+    }
+
+    /// The next read, once the file is open.
+    pub(super) fn next_read(&self) -> Option<(u64, usize)> {
+        let stat = self.stat.as_ref()?;
+        match (self.stage, &self.aim) {
+            (Stage::Opening, _) => None,
+            (Stage::Head | Stage::AlignHead, _) => Some((0, HEAD_BYTES)),
+            (Stage::Marker, Aim::Row(row) | Aim::RowOrBeginning(row)) => {
+                Some((known(row).read_start(), MARKER_BYTES))
+            }
+            (Stage::Align { .. }, _) => {
+                Some((stat.size.saturating_sub(ALIGN_BYTES), ALIGN_BYTES as usize))
+            }
+            (Stage::Marker, _) => None,
+        }
+    }
+
+    /// The file is open and has the expected identity.
+    pub(super) fn opened(&mut self, stat: FileStat) -> Outcome {
+        self.stat = Some(stat);
+        match &self.aim {
+            Aim::Beginning => Outcome::Take(stat, Known::default()),
+            Aim::End if stat.size == 0 => Outcome::Take(stat, Known::default()),
+            Aim::End => self.go_on(Stage::AlignHead),
+            Aim::Row(_) | Aim::RowOrBeginning(_) => self.go_on(Stage::Head),
+        }
+    }
+
+    /// The answer to a read at `start`.
+    pub(super) fn read(&mut self, start: u64, bytes: &[u8]) -> Outcome {
+        let Some(stat) = self.stat else {
+            return Outcome::NotThis;
+        };
+        match (self.stage, &self.aim) {
+            (Stage::AlignHead, _) => self.go_on(Stage::Align {
+                head: Print::of(bytes),
+            }),
+            (Stage::Align { head }, _) => {
+                let whole = memchr::memrchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+                let marker = marker_at_end(&bytes[..whole]);
+                Outcome::Take(
+                    stat,
+                    Known {
+                        head,
+                        marker,
+                        offset: start + whole as u64,
+                    },
+                )
+            }
+            (stage, Aim::Row(row) | Aim::RowOrBeginning(row)) => {
+                let known = known(row);
+                match known.judge(start, bytes) {
+                    Verdict::Same if stage == Stage::Head && known.read_start() > 0 => {
+                        self.go_on(Stage::Marker)
+                    }
+                    Verdict::Same => Outcome::Take(stat, known),
+                    Verdict::Shorter | Verdict::Rewritten => self.not_this(stat),
+                }
+            }
+            _ => Outcome::NotThis,
+        }
+    }
+
+    fn go_on(&mut self, stage: Stage) -> Outcome {
+        self.stage = stage;
+        Outcome::More
+    }
+
+    fn not_this(&self, stat: FileStat) -> Outcome {
+        match self.aim {
+            Aim::RowOrBeginning(_) => Outcome::Take(stat, Known::default()),
+            _ => Outcome::NotThis,
+        }
+    }
+}
+
+fn known(row: &FileRow) -> Known {
+    Known {
+        head: row.head,
+        marker: row.marker,
+        offset: row.acked_offset,
+    }
+}
+
+/// The places where the file of `row` may be after a restart: first where its identity is seen.
+///
+/// Other identities are tried in two cases only, because two different files may begin alike: the
+/// device number is another one (disks are renumbered at boot), or the identity is still at the
+/// path (after a copytruncate the old content lives on in a rotated copy).
+pub(super) fn places_of(
+    row: &FileRow,
+    others: &[FileRow],
+    base: &str,
+    path: Option<&FileStat>,
+    siblings: &[Sibling],
+) -> VecDeque<Place> {
+    let at_path = path.map(|stat| (Target::Path, stat));
+    let rotated = rotation::newest_first(base, siblings)
+        .into_iter()
+        .filter(|sibling| !rotation::is_compressed(&sibling.name))
+        .map(|sibling| (Target::Sibling(sibling.name.clone()), &sibling.stat));
+    let anywhere = siblings
+        .iter()
+        .filter(|sibling| sibling.stat.id == row.id)
+        .map(|sibling| (Target::Sibling(sibling.name.clone()), &sibling.stat));
+    let seen: Vec<_> = at_path.into_iter().chain(rotated).chain(anywhere).collect();
+    let by_identity = seen.iter().filter(|(_, stat)| stat.id == row.id);
+    let truncated_at_path = path.is_some_and(|stat| stat.id == row.id);
+    let by_content = seen.iter().filter(|(target, stat)| {
+        let renumbered = stat.id.dev != row.id.dev;
+        let copied =
+            truncated_at_path && *target != Target::Path && row.acked_offset >= HEAD_BYTES as u64;
+        (renumbered || copied)
+            && row.acked_offset > 0
+            && stat.id != row.id
+            && stat.size >= row.acked_offset
+            && !others.iter().any(|other| other.id == stat.id)
+    });
+    let mut places = VecDeque::new();
+    for (target, stat) in by_identity.chain(by_content) {
+        let place = Place {
+            target: target.clone(),
+            id: stat.id,
+        };
+        let is_new = places.iter().all(|known: &Place| known.id != place.id);
+        if is_new && places.len() < MAX_PLACES {
+            places.push_back(place);
+        }
+    }
+    places
+}

@@ -1,0 +1,329 @@
+//! The agent's life: start, follow the center, apply, report, stop.
+//!
+//! Owns the order of things; the parts own the rest. A configuration counts as running when the
+//! tailer thread says so, and only then is it cached as the last good one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logagent_core::config;
+use schemas::fleet::{Attempt, AttemptResult, ConfigMark, ConfigSource, RunningConfig};
+use schemas_client::{Client, ClientError, ConnectOptions};
+use tokio::sync::{Notify, watch};
+
+use crate::checkpoint_store::{self, CheckpointWriter};
+use crate::config_cache::{self, StoredConfig};
+use crate::durable::{self, DataDir, DataDirError};
+use crate::pipeline::{Ended, Pipeline, PipelineInbox, ack_target};
+use crate::remote::{Follower, Horizon, Seen};
+use crate::settings::Settings;
+use crate::sink::kafka::{KafkaConfigError, KafkaSink};
+use crate::source::watcher::{DirectoryWatcher, HintTarget};
+use crate::status::{Board, Reporter, unix_ms};
+use crate::supervisor::{Options, Supervisor};
+
+/// A center that has not answered by then is taken as down, and the cached configuration is used.
+const CENTER_PATIENCE: Duration = Duration::from_secs(1);
+/// What is in flight at the end has this long to be acknowledged; the rest of the ten seconds is
+/// for the checkpoint and the lease.
+const STOP_PATIENCE: Duration = Duration::from_secs(7);
+const REPORTER_PATIENCE: Duration = Duration::from_secs(2);
+/// The tailer thread is looked after this often.
+const THREAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why the agent did not start, or stopped without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Kafka(#[from] KafkaConfigError),
+    #[error("etcd: {0}")]
+    Center(#[from] ClientError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the tailer thread ended by itself, which is a bug: its panic is in the log above")]
+    TailerGone,
+}
+
+/// A started agent.
+pub struct Agent {
+    settings: Settings,
+    data_dir: DataDir,
+    client: Client,
+    pipeline: Pipeline,
+    board: Arc<Board>,
+    cached: Option<StoredConfig>,
+    running_hash: Option<String>,
+}
+
+impl Agent {
+    /// Checks everything that can be checked without a center or a broker, and starts the threads.
+    pub fn start(settings: Settings) -> Result<Self, AgentError> {
+        let client = Client::new(connect_options(&settings))?;
+        let data_dir = DataDir::open(&settings.data_dir)?;
+        let inbox: Arc<PipelineInbox> = Arc::default();
+        let client_id = format!("logagent-{}", settings.host);
+        let sink = KafkaSink::new(&settings.kafka, &client_id, ack_target(&inbox))?;
+        let board = Arc::<Board>::default();
+
+        let loaded = checkpoint_store::load(data_dir.path());
+        if let Some(problem) = &loaded.problem {
+            tracing::error!(reason = problem, "the checkpoint is damaged");
+            board.update(|facts| facts.warnings.push(problem.clone()));
+        }
+        let cached = match config_cache::load(data_dir.path(), &settings.config_key) {
+            Ok(cached) => cached,
+            Err(error) => {
+                tracing::error!(%error, "starting without a cached configuration");
+                board.update(|facts| facts.warnings.push(error.to_string()));
+                None
+            }
+        };
+        let writer = CheckpointWriter::start(data_dir.path().to_owned(), &loaded)?;
+        let limits = sink.limits();
+        let options = Options {
+            host: settings.host.clone(),
+            allow: settings.allow.clone(),
+            max_line_bytes: limits.max_line_bytes,
+            in_flight_max_bytes: limits.in_flight_max_bytes,
+        };
+        let supervisor = Supervisor::new(sink, ack_target(&inbox), options, loaded.checkpoint);
+        let watcher = DirectoryWatcher::new(Arc::clone(&inbox) as Arc<dyn HintTarget>);
+        let pipeline = Pipeline::start(inbox, supervisor, watcher, writer)?;
+        Ok(Self {
+            settings,
+            data_dir,
+            client,
+            pipeline,
+            board,
+            cached,
+            running_hash: None,
+        })
+    }
+
+    /// Runs until `stop` is rung, then ends in order.
+    pub async fn run(mut self, stop: Arc<Notify>) -> Result<Ended, AgentError> {
+        if self.settings.status_key.is_none() {
+            tracing::warn!(
+                key = self.settings.config_key,
+                "the config key has no segment `config` and no `status_key` is set: no status"
+            );
+        }
+        let reporter_stop = Arc::<Notify>::default();
+        let reporter = Reporter::new(
+            self.client.clone(),
+            &self.settings,
+            Arc::clone(&self.board),
+            self.pipeline.viewer(),
+        )
+        .map(|reporter| tokio::spawn(reporter.run(Arc::clone(&reporter_stop))));
+        let horizon = self.cached.as_ref().map(|cached| Horizon {
+            cluster_id: cached.cluster_id,
+            revision: cached.revision,
+        });
+        let (follower, seen) =
+            Follower::new(self.client.clone(), &self.settings.config_key, horizon);
+        let follower = tokio::spawn(follower.run());
+
+        let outcome = tokio::select! {
+            () = stop.notified() => Ok(()),
+            gone = self.follow(seen) => Err(gone),
+        };
+        follower.abort();
+        outcome?;
+        tracing::info!("stopping: reading ends, what is in flight is waited for");
+        let pipeline = self.pipeline;
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let ended = tokio::task::spawn_blocking(move || pipeline.stop(deadline)).await;
+        reporter_stop.notify_one();
+        if let Some(reporter) = reporter
+            && tokio::time::timeout(REPORTER_PATIENCE, reporter)
+                .await
+                .is_err()
+        {
+            tracing::debug!("the status task did not end in time");
+        }
+        drop(self.data_dir);
+        ended.ok().flatten().ok_or(AgentError::TailerGone)
+    }
+
+    /// Applies what the center says; ends only when the tailer thread is gone.
+    async fn follow(&mut self, mut seen: watch::Receiver<Seen>) -> AgentError {
+        let patience = tokio::time::sleep(CENTER_PATIENCE);
+        let mut patience = std::pin::pin!(patience);
+        let mut waiting = true;
+        let mut thread_check = tokio::time::interval(THREAD_CHECK_INTERVAL);
+        loop {
+            let news = tokio::select! {
+                changed = seen.changed() => changed.is_ok(),
+                () = &mut patience, if waiting => {
+                    waiting = false;
+                    self.apply_cached(&mut seen).await;
+                    false
+                }
+                _ = thread_check.tick() => false,
+            };
+            if self.pipeline.is_finished() {
+                return AgentError::TailerGone;
+            }
+            if !news {
+                continue;
+            }
+            let now = seen.borrow_and_update().clone();
+            match now.config {
+                Some(config) => {
+                    waiting = false;
+                    self.apply(config, ConfigSource::Center, &mut seen).await;
+                }
+                None if waiting => {
+                    waiting = false;
+                    self.apply_cached(&mut seen).await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn apply_cached(&mut self, seen: &mut watch::Receiver<Seen>) {
+        match self.cached.clone() {
+            Some(cached) => {
+                tracing::warn!(
+                    revision = cached.revision,
+                    "the center is down: running the last good configuration from disk"
+                );
+                self.apply(cached, ConfigSource::Cache, seen).await;
+            }
+            None => tracing::warn!(
+                "the center is down and no configuration was received before: waiting for it"
+            ),
+        }
+    }
+
+    /// Runs a configuration, or reports why not. Gives way to a newer one while it waits.
+    async fn apply(
+        &mut self,
+        config: StoredConfig,
+        source: ConfigSource,
+        seen: &mut watch::Receiver<Seen>,
+    ) {
+        let began = Instant::now();
+        let value = config.value.as_deref();
+        let sha256 = durable::sha256_hex(value.unwrap_or_default());
+        let revision = config.revision;
+        let mut attempt = Attempt {
+            revision,
+            sha256: sha256.clone(),
+            at_ms: unix_ms(),
+            ..Attempt::default()
+        };
+        self.board.update(|facts| {
+            facts.source = source;
+            facts.desired_seen = Some(ConfigMark {
+                revision,
+                sha256: sha256.clone(),
+            });
+        });
+        let plan = match config::parse(value) {
+            Ok(plan) => plan,
+            Err(rejected) => {
+                tracing::error!(
+                    revision,
+                    reason = %rejected,
+                    "the configuration is not used: what ran before goes on"
+                );
+                attempt.result = AttemptResult::Rejected;
+                attempt.errors = rejected.problems;
+                attempt.took_us = began.elapsed().as_micros() as u64;
+                self.board
+                    .update(|facts| facts.last_attempt = Some(attempt));
+                return;
+            }
+        };
+        for problem in &plan.problems {
+            tracing::error!(
+                revision,
+                index = problem.index,
+                reason = problem.message,
+                "an entry is refused: the others run"
+            );
+        }
+        attempt.errors.clone_from(&plan.problems);
+        if !plan.problems.is_empty() {
+            attempt.result = AttemptResult::PartlyApplied;
+        }
+        let warnings = plan.warnings.clone();
+        let entries = plan.entries.len();
+        let running = self.pipeline.apply(plan);
+        tokio::select! {
+            biased;
+            done = running => if done.is_err() { return },
+            // A hand-over may wait for a broker that is down; a newer configuration must not.
+            () = newer_than(seen, &config) => return,
+        }
+        attempt.took_us = began.elapsed().as_micros() as u64;
+        tracing::info!(
+            revision,
+            entries,
+            took_us = attempt.took_us,
+            ?source,
+            "running"
+        );
+        let is_new = self.running_hash.replace(sha256.clone()).as_ref() != Some(&sha256);
+        self.board.update(|facts| {
+            let since_ms = match &facts.running {
+                Some(running) if !is_new => running.since_ms,
+                _ => unix_ms(),
+            };
+            facts.running = Some(RunningConfig {
+                revision,
+                sha256,
+                since_ms,
+            });
+            facts.last_attempt = Some(attempt);
+            facts.plan_warnings = warnings;
+        });
+        if source == ConfigSource::Center && self.cached.as_ref() != Some(&config) {
+            self.store_in_cache(config).await;
+        }
+    }
+
+    async fn store_in_cache(&mut self, config: StoredConfig) {
+        let folder: PathBuf = self.data_dir.path().to_owned();
+        let key = self.settings.config_key.clone();
+        let copy = config.clone();
+        let stored =
+            tokio::task::spawn_blocking(move || config_cache::store(&folder, &key, &copy)).await;
+        match stored {
+            Ok(Ok(())) => self.cached = Some(config),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a restart without the center would not know it");
+            }
+            Err(error) => tracing::error!(%error, "the cache task failed"),
+        }
+    }
+}
+
+/// Resolves when the center has given another configuration than this one.
+async fn newer_than(seen: &mut watch::Receiver<Seen>, config: &StoredConfig) {
+    let differs = |seen: &Seen| seen.config.as_ref().is_some_and(|newest| newest != config);
+    if seen.wait_for(differs).await.is_ok() {
+        // The caller's loop has to find it.
+        seen.mark_changed();
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn connect_options(settings: &Settings) -> ConnectOptions {
+    let etcd = settings.etcd.clone();
+    ConnectOptions {
+        username: etcd.username,
+        password: etcd.password,
+        ca: etcd.ca,
+        cert: etcd.cert,
+        key: etcd.key,
+        ..ConnectOptions::new(etcd.endpoints)
+    }
+}

@@ -1,0 +1,251 @@
+//! Durable checkpoints: the core's document on disk, written by a thread of its own.
+//!
+//! Two generations are kept. What cannot be read is reported and never overwrites what can. A disk
+//! that is full or read-only stops nothing: the agent goes on and says that a restart would send
+//! again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use logagent_core::checkpoint::Checkpoint;
+use parking_lot::{Condvar, Mutex};
+
+use crate::durable;
+
+pub const FILE_NAME: &str = "checkpoint";
+pub const PREVIOUS_NAME: &str = "checkpoint.previous";
+/// Twenty thousand files need some megabytes.
+const FILE_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What was found on disk.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub checkpoint: Checkpoint,
+    /// Why it is not the newest one, for the log and the status.
+    pub problem: Option<String>,
+    /// False when the current file must not become the previous one.
+    current_is_good: bool,
+}
+
+/// Reads the newest readable generation; an empty checkpoint when there is none.
+pub fn load(folder: &Path) -> Loaded {
+    let current = read(&folder.join(FILE_NAME));
+    let previous = read(&folder.join(PREVIOUS_NAME));
+    match (current, previous) {
+        (Ok(Some(current)), _) => Loaded {
+            checkpoint: current,
+            problem: None,
+            current_is_good: true,
+        },
+        (Ok(None), Ok(None)) => Loaded::default(),
+        // A kill between the two renames leaves only the previous generation: nothing is wrong.
+        (Ok(None), Ok(Some(previous))) => Loaded {
+            checkpoint: previous,
+            problem: None,
+            current_is_good: false,
+        },
+        (Err(reason), Ok(Some(previous))) => Loaded {
+            checkpoint: previous,
+            problem: Some(format!(
+                "{reason}: the previous generation is used, some lines are sent again"
+            )),
+            current_is_good: false,
+        },
+        (Err(reason), _) | (Ok(None), Err(reason)) => Loaded {
+            checkpoint: Checkpoint::default(),
+            problem: Some(format!("{reason}: all files are sent from their beginning")),
+            current_is_good: false,
+        },
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Checkpoint>, String> {
+    let say = |reason: String| format!("{}: {reason}", path.display());
+    match durable::read_bounded(path, FILE_MAX_BYTES).map_err(|error| say(error.to_string()))? {
+        Some(content) => Checkpoint::decode(&content)
+            .map(Some)
+            .map_err(|error| say(error.to_string())),
+        None => Ok(None),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    /// Only the newest document matters.
+    next: Option<Checkpoint>,
+    stopped: bool,
+    problem: Option<String>,
+}
+
+/// Writes documents in the background, the newest one first and only.
+#[derive(Debug)]
+pub struct CheckpointWriter {
+    desk: Arc<(Mutex<Desk>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CheckpointWriter {
+    pub fn start(folder: PathBuf, loaded: &Loaded) -> std::io::Result<Self> {
+        let desk: Arc<(Mutex<Desk>, Condvar)> = Arc::default();
+        let theirs = Arc::clone(&desk);
+        let keep_current = loaded.current_is_good;
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || write_loop(&folder, &theirs, keep_current))?;
+        Ok(Self {
+            desk,
+            thread: Some(thread),
+        })
+    }
+
+    /// Never blocks on the disk.
+    pub fn submit(&self, checkpoint: Checkpoint) {
+        let (desk, changed) = &*self.desk;
+        desk.lock().next = Some(checkpoint);
+        changed.notify_all();
+    }
+
+    /// Why the last write failed; `None` when it did not.
+    pub fn problem(&self) -> Option<String> {
+        self.desk.0.lock().problem.clone()
+    }
+
+    /// Waits until what was submitted is on disk or has failed, then ends the thread.
+    pub fn finish(mut self) -> Option<String> {
+        self.stop();
+        self.problem()
+    }
+
+    fn stop(&mut self) {
+        let (desk, changed) = &*self.desk;
+        desk.lock().stopped = true;
+        changed.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+impl Drop for CheckpointWriter {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn write_loop(folder: &Path, shared: &(Mutex<Desk>, Condvar), mut current_is_good: bool) {
+    let (desk, changed) = shared;
+    loop {
+        let mut guard = desk.lock();
+        while guard.next.is_none() && !guard.stopped {
+            changed.wait(&mut guard);
+        }
+        let Some(checkpoint) = guard.next.take() else {
+            return;
+        };
+        drop(guard);
+        let previous = current_is_good.then_some(PREVIOUS_NAME);
+        let written = durable::replace(folder, FILE_NAME, previous, &checkpoint.encode());
+        let mut guard = desk.lock();
+        match written {
+            Ok(()) => {
+                current_is_good = true;
+                if guard.problem.take().is_some() {
+                    tracing::info!("the checkpoint can be written again");
+                }
+            }
+            Err(error) => {
+                let problem = format!(
+                    "cannot write the checkpoint in {}: {error}; collecting goes on, a restart \
+                     would send lines again",
+                    folder.display()
+                );
+                if guard.problem.as_ref() != Some(&problem) {
+                    tracing::error!(reason = problem);
+                    guard.problem = Some(problem);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(generation: u64) -> Checkpoint {
+        Checkpoint {
+            generation,
+            entries: Vec::new(),
+        }
+    }
+
+    fn write(folder: &Path, generations: std::ops::RangeInclusive<u64>) {
+        for generation in generations {
+            let writer = CheckpointWriter::start(folder.to_owned(), &load(folder)).unwrap();
+            writer.submit(document(generation));
+            assert_eq!(writer.finish(), None);
+        }
+    }
+
+    #[test]
+    fn the_newest_generation_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(load(folder.path()).checkpoint, Checkpoint::default());
+        write(folder.path(), 1..=3);
+        let loaded = load(folder.path());
+        assert_eq!((loaded.checkpoint, loaded.problem), (document(3), None));
+    }
+
+    #[test]
+    fn damage_falls_back_and_is_reported_and_never_spreads() {
+        for damage in [&b""[..], b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"garbage"] {
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), 1..=2);
+            std::fs::write(folder.path().join(FILE_NAME), damage).unwrap();
+            let loaded = load(folder.path());
+            assert_eq!(loaded.checkpoint, document(1));
+            assert!(loaded.problem.is_some());
+            write(folder.path(), 5..=5);
+            assert_eq!(load(folder.path()).checkpoint, document(5));
+            // The good previous generation was not replaced by the damaged one.
+            std::fs::write(folder.path().join(FILE_NAME), damage).unwrap();
+            assert_eq!(load(folder.path()).checkpoint, document(1));
+            std::fs::write(folder.path().join(PREVIOUS_NAME), damage).unwrap();
+            let loaded = load(folder.path());
+            assert_eq!(loaded.checkpoint, Checkpoint::default());
+            assert!(loaded.problem.unwrap().contains("beginning"));
+        }
+    }
+
+    #[test]
+    fn a_kill_between_the_renames_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 1..=2);
+        std::fs::remove_file(folder.path().join(FILE_NAME)).unwrap();
+        let loaded = load(folder.path());
+        assert_eq!((loaded.checkpoint, loaded.problem), (document(1), None));
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_reported_and_recovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("data");
+        let writer = CheckpointWriter::start(inner.clone(), &Loaded::default()).unwrap();
+        let wait = |expect_problem: bool, generation: u64| {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            writer.submit(document(generation));
+            while writer.problem().is_some() != expect_problem {
+                assert!(std::time::Instant::now() < deadline);
+                std::thread::yield_now();
+            }
+        };
+        wait(true, 1);
+        std::fs::create_dir(&inner).unwrap();
+        wait(false, 2);
+        assert_eq!(writer.finish(), None);
+        assert_eq!(load(&inner).checkpoint, document(2));
+    }
+}

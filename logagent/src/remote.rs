@@ -1,0 +1,268 @@
+//! Follows one key of the center: get at revision R, watch from R+1, and again after any break.
+//!
+//! Knows revisions and reconnecting; does not know what a value means. The newest configuration
+//! stands in a watch channel, so that a slow consumer skips what is out of date and never sees an
+//! older one after a newer one.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use bytes::Bytes;
+use schemas::etcdserverpb::{RangeRequest, ResponseHeader, WatchCreateRequest};
+use schemas::mvccpb::{Event, event::EventType};
+use schemas_client::{Client, ClientError};
+use tokio::sync::watch;
+
+use crate::config_cache::StoredConfig;
+
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(3);
+
+/// What is known of the center.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The newest configuration that the center gave.
+    pub config: Option<StoredConfig>,
+    /// Why the center does not answer; `None` while it does.
+    pub trouble: Option<String>,
+}
+
+/// The newest point of the store's history that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Horizon {
+    pub cluster_id: u64,
+    pub revision: i64,
+}
+
+/// Follows a key until it is dropped.
+pub struct Follower {
+    client: Client,
+    key: Bytes,
+    horizon: Option<Horizon>,
+    seen: watch::Sender<Seen>,
+    backoff: Duration,
+    jitter: RandomState,
+    attempts: u64,
+}
+
+impl Follower {
+    /// `horizon` is that of the cached configuration: nothing older will be passed on.
+    pub fn new(
+        client: Client,
+        key: &str,
+        horizon: Option<Horizon>,
+    ) -> (Self, watch::Receiver<Seen>) {
+        let (seen, receiver) = watch::channel(Seen::default());
+        let follower = Self {
+            client,
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            horizon,
+            seen,
+            backoff: BACKOFF_MIN,
+            jitter: RandomState::new(),
+            attempts: 0,
+        };
+        (follower, receiver)
+    }
+
+    /// Runs for as long as the agent does.
+    pub async fn run(mut self) {
+        loop {
+            let broken = match self.get().await {
+                Ok(revision) => self.watch(revision + 1).await,
+                Err(error) => Some(error),
+            };
+            // A watch that fell behind a compaction starts again at once.
+            if let Some(reason) = broken {
+                self.report(reason);
+                tokio::time::sleep(self.next_pause()).await;
+            }
+        }
+    }
+
+    /// Passes on the key's present value; the store's revision at which it was read.
+    async fn get(&mut self) -> Result<i64, String> {
+        let request = RangeRequest {
+            key: self.key.clone(),
+            ..RangeRequest::default()
+        };
+        let answer = self
+            .client
+            .range(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let header = answer.header.unwrap_or_default();
+        self.admit(&header)?;
+        let found = answer.kvs.into_iter().next();
+        self.pass_on(StoredConfig {
+            cluster_id: header.cluster_id,
+            revision: found
+                .as_ref()
+                .map_or(header.revision, |found| found.mod_revision),
+            value: found.map(|found| found.value),
+        });
+        Ok(header.revision)
+    }
+
+    /// Follows the key; why it ended, or `None` when the history was compacted away.
+    async fn watch(&mut self, start_revision: i64) -> Option<String> {
+        let request = WatchCreateRequest {
+            key: self.key.clone(),
+            start_revision,
+            progress_notify: true,
+            ..WatchCreateRequest::default()
+        };
+        let mut stream = match self.client.watch(request).await {
+            Ok(stream) => stream,
+            Err(error) => return watch_trouble(&error),
+        };
+        loop {
+            let response = match stream.next().await {
+                Ok(response) => response,
+                Err(error) => return watch_trouble(&error),
+            };
+            self.backoff = BACKOFF_MIN;
+            let header = response.header.unwrap_or_default();
+            if let Err(reason) = self.admit(&header) {
+                return Some(reason);
+            }
+            if let Some(event) = response.events.into_iter().next_back() {
+                self.pass_on(config_of(header.cluster_id, event));
+            }
+        }
+    }
+
+    /// Refuses a store that is behind what was seen of it. Another cluster id is another store:
+    /// there the count begins anew.
+    fn admit(&mut self, header: &ResponseHeader) -> Result<(), String> {
+        let newest = match self.horizon {
+            Some(horizon) if horizon.cluster_id == header.cluster_id => horizon.revision,
+            Some(horizon) => {
+                tracing::warn!(
+                    from = horizon.cluster_id,
+                    to = header.cluster_id,
+                    "the center is another cluster now: its configuration is followed"
+                );
+                0
+            }
+            None => 0,
+        };
+        if header.revision < newest {
+            return Err(format!(
+                "the center is at revision {}, but revision {newest} was seen already: it was \
+                 restored from a backup or a member is behind; its configuration is not used \
+                 before it has caught up",
+                header.revision
+            ));
+        }
+        self.horizon = Some(Horizon {
+            cluster_id: header.cluster_id,
+            revision: header.revision,
+        });
+        Ok(())
+    }
+
+    fn pass_on(&mut self, config: StoredConfig) {
+        if self.seen.borrow().trouble.is_some() {
+            tracing::info!("the center answers again");
+        }
+        self.seen.send_if_modified(|seen| {
+            let healed = seen.trouble.take().is_some();
+            let same = seen.config.as_ref() == Some(&config);
+            seen.config = Some(config);
+            healed || !same
+        });
+    }
+
+    fn report(&mut self, reason: String) {
+        let news = self.seen.borrow().trouble.is_none();
+        if news {
+            tracing::warn!(
+                reason,
+                "the center cannot be followed: trying again until it can"
+            );
+        } else {
+            tracing::debug!(reason, "the center still cannot be followed");
+        }
+        self.seen.send_if_modified(|seen| {
+            seen.trouble = Some(reason);
+            news
+        });
+    }
+
+    /// Doubles, and is different on every host, so that a center that comes back is not met by
+    /// all of them at once.
+    fn next_pause(&mut self) -> Duration {
+        let full = self.backoff;
+        self.backoff = (full * 2).min(BACKOFF_MAX);
+        self.attempts += 1;
+        let random = self.jitter.hash_one(self.attempts) as f64 / u64::MAX as f64;
+        full.mul_f64(0.5 + random / 2.0)
+    }
+}
+
+fn watch_trouble(error: &ClientError) -> Option<String> {
+    match error {
+        ClientError::WatchCanceled {
+            compact_revision, ..
+        } if *compact_revision > 0 => None,
+        other => Some(other.to_string()),
+    }
+}
+
+fn config_of(cluster_id: u64, event: Event) -> StoredConfig {
+    let deleted = event.r#type() == EventType::Delete;
+    let kv = event.kv.unwrap_or_default();
+    StoredConfig {
+        cluster_id,
+        revision: kv.mod_revision,
+        value: (!deleted).then_some(kv.value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas_client::ConnectOptions;
+
+    use super::*;
+
+    fn follower(horizon: Option<Horizon>) -> Follower {
+        let client = Client::new(ConnectOptions::new(["http://127.0.0.1:1"])).unwrap();
+        Follower::new(client, "/k", horizon).0
+    }
+
+    fn header(cluster_id: u64, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id,
+            revision,
+            ..ResponseHeader::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_store_is_refused_and_another_one_is_not() {
+        let mut follower = follower(Some(Horizon {
+            cluster_id: 1,
+            revision: 40,
+        }));
+        assert!(follower.admit(&header(1, 39)).is_err());
+        assert!(follower.admit(&header(1, 40)).is_ok());
+        assert!(follower.admit(&header(1, 50)).is_ok());
+        assert!(follower.admit(&header(1, 49)).is_err());
+        assert!(follower.admit(&header(2, 3)).is_ok());
+        assert!(follower.admit(&header(2, 2)).is_err());
+    }
+
+    #[tokio::test]
+    async fn pauses_grow_and_stay_bounded() {
+        let mut follower = follower(None);
+        let pauses: Vec<Duration> = (0..20).map(|_| follower.next_pause()).collect();
+        assert!(pauses[0] >= BACKOFF_MIN / 2 && pauses[0] <= BACKOFF_MIN);
+        assert!(
+            pauses
+                .iter()
+                .skip(6)
+                .all(|p| *p >= BACKOFF_MAX / 2 && *p <= BACKOFF_MAX)
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! `stat`, `open` and directory listings, translated into the core's words.
+//!
+//! Only regular files are ever opened for reading, and only inside the allow-list. Nothing here
+//! blocks on a FIFO or creates anything.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use logagent_core::identity::{FileId, FileStat};
+use logagent_core::rotation::Sibling;
+use logagent_core::tailer::{Blocked, PathSeen};
+
+use super::allow::AllowList;
+
+/// A directory with more names that begin like the file's is not searched to its end.
+const SIBLINGS_MAX: usize = 10_000;
+
+pub fn stat_of(metadata: &Metadata) -> FileStat {
+    FileStat {
+        id: FileId {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        },
+        size: metadata.size(),
+        changed_ns: metadata
+            .ctime()
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(metadata.ctime_nsec()),
+    }
+}
+
+/// What is at the path now, symlinks followed.
+pub fn look(path: &Path, allow: &AllowList) -> PathSeen {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => PathSeen::File(stat_of(&metadata)),
+        Ok(metadata) => PathSeen::Blocked(Blocked::Refused(not_regular(path, &metadata))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if allow.may_permit(path) {
+                PathSeen::Missing
+            } else {
+                PathSeen::Blocked(Blocked::Refused(allow.refusal(path)))
+            }
+        }
+        Err(error) => PathSeen::Blocked(refused(path, &error)),
+    }
+}
+
+/// An open file and the path that it really has.
+#[derive(Debug)]
+pub struct Opened {
+    pub file: File,
+    pub stat: FileStat,
+    pub resolved: PathBuf,
+}
+
+/// Opens a regular file inside the allow-list.
+pub fn open(path: &Path, allow: &AllowList) -> Result<Opened, Blocked> {
+    let resolved = std::fs::canonicalize(path).map_err(|error| refused(path, &error))?;
+    if !allow.permits(&resolved) {
+        return Err(Blocked::Refused(allow.refusal(&resolved)));
+    }
+    // Looked at before opening: opening a device may already do something.
+    let before = std::fs::metadata(&resolved).map_err(|error| refused(path, &error))?;
+    if !before.is_file() {
+        return Err(Blocked::Refused(not_regular(path, &before)));
+    }
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(&resolved)
+        .map_err(|error| refused(path, &error))?;
+    if !allow.permits_descriptor(&file) {
+        return Err(Blocked::Refused(allow.refusal(&resolved)));
+    }
+    let metadata = file.metadata().map_err(|error| refused(path, &error))?;
+    if !metadata.is_file() {
+        return Err(Blocked::Refused(not_regular(path, &metadata)));
+    }
+    Ok(Opened {
+        stat: stat_of(&metadata),
+        file,
+        resolved,
+    })
+}
+
+pub fn stat_open(path: &Path, file: &File) -> Result<FileStat, Blocked> {
+    file.metadata()
+        .map(|metadata| stat_of(&metadata))
+        .map_err(|error| refused(path, &error))
+}
+
+/// Regular files whose names begin with `base`; what cannot be read is left out.
+pub fn siblings(directory: &Path, base: &str) -> Vec<Sibling> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !name.as_bytes().starts_with(base.as_bytes()) {
+            continue;
+        }
+        let Some(name) = name.to_str() else { continue };
+        // Not followed: a symlink beside the file is not a rotated file.
+        if let Ok(metadata) = entry.metadata()
+            && metadata.is_file()
+        {
+            found.push(Sibling {
+                name: name.to_owned(),
+                stat: stat_of(&metadata),
+            });
+            if found.len() == SIBLINGS_MAX {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The error in the status's words.
+pub fn refused(path: &Path, error: &std::io::Error) -> Blocked {
+    if error.kind() == ErrorKind::NotFound {
+        return Blocked::Missing;
+    }
+    let reason = match error.kind() {
+        ErrorKind::PermissionDenied => "permission denied: let the agent's user read it".to_owned(),
+        _ => error.to_string(),
+    };
+    Blocked::Refused(format!("{}: {reason}", path.display()))
+}
+
+fn not_regular(path: &Path, metadata: &Metadata) -> String {
+    let kind = if metadata.is_dir() {
+        "a directory"
+    } else {
+        "not a regular file"
+    };
+    format!(
+        "{} is {kind}: only regular files are tailed",
+        path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_inside_are_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let allow = AllowList::new(vec![root.join("log")]);
+        std::fs::create_dir(root.join("log")).unwrap();
+        let refusal = |path: &Path| match open(path, &allow) {
+            Err(Blocked::Refused(reason)) => reason,
+            other => panic!("{other:?}"),
+        };
+        let file = root.join("log/a");
+        assert_eq!(open(&file, &allow).err(), Some(Blocked::Missing));
+        assert_eq!(look(&file, &allow), PathSeen::Missing);
+        std::fs::write(&file, "x\n").unwrap();
+        let stat = open(&file, &allow).unwrap().stat;
+        assert_eq!(look(&file, &allow), PathSeen::File(stat));
+        assert_eq!(stat.size, 2);
+
+        std::fs::write(root.join("outside"), "x").unwrap();
+        std::os::unix::fs::symlink(root.join("outside"), root.join("log/link")).unwrap();
+        assert!(refusal(&root.join("log/link")).contains("allow"));
+        assert!(refusal(&root.join("log")).contains("directory"));
+        let fifo = root.join("log/fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        assert!(refusal(&fifo).contains("regular"));
+        assert!(matches!(
+            look(&root.join("gone"), &allow),
+            PathSeen::Blocked(_)
+        ));
+        std::os::unix::fs::symlink("loop", root.join("log/loop")).unwrap();
+        assert!(matches!(
+            look(&root.join("log/loop"), &allow),
+            PathSeen::Blocked(_)
+        ));
+    }
+
+    #[test]
+    fn siblings_share_the_beginning_of_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.log", "a.log.1", "a.log-2026", "b.log", "a"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("a.log.d")).unwrap();
+        let mut names: Vec<_> = siblings(folder.path(), "a.log")
+            .into_iter()
+            .map(|s| s.name)
+            .collect();
+        names.sort();
+        assert_eq!(names, ["a.log", "a.log-2026", "a.log.1"]);
+        assert!(siblings(&folder.path().join("none"), "a").is_empty());
+    }
+}

@@ -1,0 +1,10 @@
+//! Where lines come from: the file system, seen through `stat`, `open`, `pread` and hints.
+//!
+//! Knows descriptors and directories; must not know Kafka. What to look at next is the core's
+//! decision, `tail` only carries it out.
+
+pub mod allow;
+pub mod blocks;
+pub mod files;
+pub mod tail;
+pub mod watcher;

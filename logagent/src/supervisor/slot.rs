@@ -1,0 +1,129 @@
+//! One tail and what the supervisor remembers of it: when it is due, whether it makes way, how it
+//! fares. No input or output happens here.
+
+use std::path::PathBuf;
+
+use logagent_core::checkpoint::FileRow;
+use logagent_core::config::{Entry, EntryId};
+use schemas::fleet::EntryState;
+
+use crate::inbox::BlockLoad;
+use crate::source::tail::Tail;
+use crate::status::unix_ms;
+
+/// A tail that ends as soon as nothing of it is in flight.
+#[derive(Debug, Clone)]
+pub(super) struct Stopping {
+    /// Starts with the rows of this tail.
+    pub(super) successor: Option<Entry>,
+    /// Whose the rows are from now on.
+    pub(super) rows_to: EntryId,
+}
+
+pub(super) struct Slot {
+    pub(super) tail: Tail,
+    pub(super) stopping: Option<Stopping>,
+    /// When the timer of this tail is set.
+    pub(super) due_ms: Option<u64>,
+    pub(super) ran_ms: u64,
+    /// A hint came: the path is looked at on the next turn.
+    pub(super) wake_pending: bool,
+    /// After a panic: when it starts again from `saved_rows`.
+    pub(super) panicked_until_ms: Option<u64>,
+    /// The rows of the last checkpoint.
+    pub(super) saved_rows: Vec<FileRow>,
+    /// The resolved path under which hints find this tail, besides its own.
+    pub(super) indexed: PathBuf,
+    pub(super) lines_acked: u64,
+    pub(super) bytes_acked: u64,
+    pub(super) last_ack_ms: Option<u64>,
+    failure: Option<String>,
+    pub(super) state: EntryState,
+    pub(super) error: Option<String>,
+    /// Lines acknowledged at the last view, and when that was: for the rate.
+    pub(super) viewed: (u64, u64),
+}
+
+impl Slot {
+    pub(super) fn new(tail: Tail, saved_rows: Vec<FileRow>) -> Self {
+        Self {
+            indexed: tail.path().to_owned(),
+            tail,
+            stopping: None,
+            due_ms: None,
+            ran_ms: 0,
+            wake_pending: false,
+            panicked_until_ms: None,
+            saved_rows,
+            lines_acked: 0,
+            bytes_acked: 0,
+            last_ack_ms: None,
+            failure: None,
+            state: EntryState::Waiting,
+            error: None,
+            viewed: (0, 0),
+        }
+    }
+
+    /// True when this ends a failure.
+    pub(super) fn note_delivery(&mut self, load: BlockLoad) -> bool {
+        self.lines_acked += load.lines;
+        self.bytes_acked += load.bytes;
+        self.last_ack_ms = Some(unix_ms());
+        self.failure.take().is_some()
+    }
+
+    /// True when this is news.
+    pub(super) fn note_failure(&mut self, reason: String) -> bool {
+        if self.failure.as_ref() == Some(&reason) {
+            return false;
+        }
+        let id = self.tail.id();
+        tracing::warn!(
+            path = id.path,
+            topic = id.topic,
+            reason,
+            "lines are refused: they wait"
+        );
+        self.failure = Some(reason);
+        true
+    }
+
+    /// Works out the state again; true when it changed.
+    pub(super) fn refresh_state(&mut self, trouble: Option<&str>) -> bool {
+        let view = self.tail.tailer.view();
+        let in_flight = view
+            .files
+            .iter()
+            .any(|file| file.read_offset > file.acked_offset);
+        let error = if self.panicked_until_ms.is_some() {
+            Some("an internal error: see the agent's log".to_owned())
+        } else {
+            let waiting_for_kafka = trouble.filter(|_| in_flight).map(str::to_owned);
+            self.failure.clone().or(view.error).or(waiting_for_kafka)
+        };
+        let state = match (&error, view.present) {
+            (Some(_), _) => EntryState::Failing,
+            (None, true) => EntryState::Running,
+            (None, false) => EntryState::Waiting,
+        };
+        if state == self.state && error == self.error {
+            return false;
+        }
+        let id = self.tail.id();
+        match &error {
+            Some(reason) => {
+                tracing::warn!(
+                    path = id.path,
+                    topic = id.topic,
+                    reason,
+                    "an entry is failing"
+                );
+            }
+            None => tracing::info!(path = id.path, topic = id.topic, ?state, "entry"),
+        }
+        self.state = state;
+        self.error = error;
+        true
+    }
+}

@@ -1,0 +1,1 @@
+//! The supervisor over real files and a sink in memory.
