@@ -55,6 +55,8 @@ pub struct Agent {
     pipeline: Pipeline,
     board: Arc<Board>,
     cached: Option<StoredConfig>,
+    /// The last configuration taken from the center, good or not.
+    handled: Option<StoredConfig>,
     running_hash: Option<String>,
 }
 
@@ -99,6 +101,7 @@ impl Agent {
             pipeline,
             board,
             cached,
+            handled: None,
             running_hash: None,
         })
     }
@@ -173,8 +176,11 @@ impl Agent {
             }
             let now = seen.borrow_and_update().clone();
             match now.config {
+                // News of the center's health alone change nothing that runs.
+                Some(config) if self.handled.as_ref() == Some(&config) => {}
                 Some(config) => {
                     waiting = false;
+                    self.handled = Some(config.clone());
                     self.apply(config, ConfigSource::Center, &mut seen).await;
                 }
                 None if waiting => {

@@ -99,6 +99,9 @@ fn the_cached_source_is_reported() {
     let (center, mut broker) = (Center::start(), Broker::start());
     let home = Home::new(&center, &broker);
     append(&home.log("a.log"), "a1\n");
+    for _ in 0..10 {
+        center.put("/something/else", "");
+    }
     let revision = center.put(CONFIG_KEY, home.config(&[("a.log", "a")]));
     let agent = home.start();
     wait_running(&center, revision);

@@ -24,6 +24,8 @@ mod state_db;
 mod state_load;
 mod state_purge;
 mod state_writer;
+#[cfg(test)]
+mod tests;
 
 pub use error::{FailureSlot, StorageError};
 pub use folder::DataFolder;

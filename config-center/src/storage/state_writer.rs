@@ -42,7 +42,7 @@ const MAX_UNWRITTEN_KIB: u32 = 64 * 1024;
 const PURGE_ROWS: usize = 1024;
 
 /// The size of the pages in use is measured again after so long.
-const MEASURE_MS: u128 = 1_000;
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What one group of log entries did, and up to where.
 #[derive(Debug)]
@@ -134,6 +134,7 @@ impl StateHandle {
             doomed: Vec::new(),
             purging: loaded.progress.purged,
             measured: Instant::now(),
+            is_unmeasured: false,
         };
         tokio::spawn(writer.run());
         Ok((Self { shared, requests }, loaded))
@@ -250,6 +251,7 @@ struct StateWriter {
     /// What has been purged once `doomed` is empty.
     purging: i64,
     measured: Instant,
+    is_unmeasured: bool,
 }
 
 /// Whether the owner goes on.
@@ -297,6 +299,8 @@ impl StateWriter {
                     self.take_scanned(scanned)?;
                     None
                 }
+                // The last writes before a quiet time are measured as well.
+                () = tokio::time::sleep(MEASURE_INTERVAL), if self.is_unmeasured => None,
             }
         };
         let mut folded = Folded::default();
@@ -315,6 +319,7 @@ impl StateWriter {
                 progress.purged = self.purging;
             }
             self.db()?.write(&folded, &doomed, &progress).await?;
+            self.is_unmeasured = true;
             let is_purged = progress.purged > self.progress.purged;
             self.progress = progress;
             if is_purged {
@@ -443,8 +448,9 @@ impl StateWriter {
     }
 
     async fn measure(&mut self) -> Result<(), StorageError> {
-        if self.measured.elapsed().as_millis() >= MEASURE_MS {
+        if self.is_unmeasured && self.measured.elapsed() >= MEASURE_INTERVAL {
             self.measured = Instant::now();
+            self.is_unmeasured = false;
             let bytes = self.db()?.in_use_bytes().await?;
             self.shared.in_use_bytes.store(bytes, Ordering::Relaxed);
         }

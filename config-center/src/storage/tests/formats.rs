@@ -1,0 +1,195 @@
+//! What was written by a released format can be read for ever; what is unknown is refused and left
+//! as it is.
+
+use bytes::Bytes;
+use schemas::etcdserverpb::RangeRequest;
+
+use super::{execute, outsider};
+use crate::storage::{
+    DataFolder, EntryId, EntryKind, FailureSlot, Identity, LogHandle, StateHandle, StorageError,
+    VoteRow,
+};
+
+#[tokio::test]
+async fn a_log_of_format_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.db");
+    execute(&path, include_str!("../golden/log-v1.sql")).await;
+    let (log, recovery) = LogHandle::open(&path, FailureSlot::default())
+        .await
+        .unwrap();
+    let id = |term, index| Some(EntryId { term, index });
+    assert_eq!(
+        recovery.identity,
+        Some(Identity {
+            member_id: u64::MAX - 1,
+            cluster_id: 7,
+        })
+    );
+    assert_eq!(
+        recovery.vote,
+        Some(VoteRow {
+            term: 3,
+            node_id: u64::MAX - 1,
+            committed: true,
+        })
+    );
+    assert_eq!(
+        (recovery.purged, recovery.committed, recovery.last),
+        (id(1, 4), id(3, 6), id(3, 7))
+    );
+    let entries = log.read(0, 100).await.unwrap();
+    let kinds: Vec<EntryKind> = entries.iter().map(|e| e.kind).collect();
+    assert_eq!(
+        kinds,
+        [EntryKind::Blank, EntryKind::Command, EntryKind::Membership]
+    );
+    assert_eq!(
+        &entries[1].payload[..],
+        b"\x08\x01\x52\x06\x0a\x01k\x12\x01v"
+    );
+    log.close().await;
+}
+
+#[tokio::test]
+async fn a_state_of_format_1_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    execute(&folder.state_db(), include_str!("../golden/state-v1.sql")).await;
+    let (state, loaded) = StateHandle::open(&folder, FailureSlot::default())
+        .await
+        .unwrap();
+    // Above the newest row on purpose: the stored revision counts.
+    assert_eq!(loaded.state.revision(), 9);
+    assert_eq!(loaded.progress.applied, Some(EntryId { term: 3, index: 6 }));
+    assert_eq!(loaded.state.leases(), [(77, 60)]);
+    assert_eq!(
+        loaded.state.lease(77).unwrap().1,
+        [Bytes::from_static(b"a")]
+    );
+    assert_eq!(loaded.state.members()[0].name, "default");
+    let everything = RangeRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        ..RangeRequest::default()
+    };
+    let range = loaded.state.range(&everything).unwrap();
+    assert_eq!(range.count, 1);
+    assert_eq!(
+        (&range.kvs[0].value[..], range.kvs[0].version),
+        (&b"2"[..], 2)
+    );
+    state.close().await;
+}
+
+#[tokio::test]
+async fn what_is_written_today_is_format_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    let (log, _) = LogHandle::open(&folder.log_db(), FailureSlot::default())
+        .await
+        .unwrap();
+    let (state, _) = StateHandle::open(&folder, FailureSlot::default())
+        .await
+        .unwrap();
+    log.close().await;
+    state.close().await;
+    for (path, golden) in [
+        (folder.log_db(), include_str!("../golden/log-v1.sql")),
+        (folder.state_db(), include_str!("../golden/state-v1.sql")),
+    ] {
+        let old = dir.path().join("golden.db");
+        execute(&old, golden).await;
+        assert_eq!(columns(&path).await, columns(&old).await, "{path:?}");
+        std::fs::remove_file(old).unwrap();
+    }
+}
+
+/// Every column with its type, null-ness and place in the primary key.
+async fn columns(path: &std::path::Path) -> Vec<(String, String, String, i64, i64)> {
+    let mut connection = outsider(path).await;
+    sqlx::query_as(
+        "SELECT t.name, c.name, c.type, c.\"notnull\", c.pk
+            FROM sqlite_schema t, pragma_table_info(t.name) c
+            WHERE t.type = 'table' ORDER BY t.name, c.cid",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn an_unknown_format_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.db");
+    execute(&path, include_str!("../golden/log-v1.sql")).await;
+    execute(&path, "UPDATE format SET version = 2").await;
+    let before = std::fs::read(&path).unwrap();
+    let error = LogHandle::open(&path, FailureSlot::default())
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(
+        error,
+        StorageError::UnknownFormat {
+            found: 2,
+            known: 1,
+            ..
+        }
+    ));
+    let text = error.to_string();
+    assert!(
+        text.contains("has format 2, and this program knows format 1"),
+        "{text}"
+    );
+    assert!(!text.contains('\n'));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn foreign_files_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let other_program = dir.path().join("other.db");
+    execute(&other_program, "CREATE TABLE t (x)").await;
+    let the_other_one = dir.path().join("state.db");
+    execute(&the_other_one, include_str!("../golden/state-v1.sql")).await;
+    let no_database = dir.path().join("text.db");
+    std::fs::write(&no_database, "not a database\n".repeat(100)).unwrap();
+    for path in [other_program, the_other_one, no_database] {
+        let before = std::fs::read(&path).unwrap();
+        let error = LogHandle::open(&path, FailureSlot::default())
+            .await
+            .err()
+            .unwrap();
+        assert!(
+            matches!(error, StorageError::Foreign { .. }),
+            "{path:?}: {error}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hole_in_the_log_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log.db");
+    for (nth, fault) in [
+        "DELETE FROM entries WHERE log_index = 6",
+        "DELETE FROM entries WHERE log_index = 5",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = path.with_extension(nth.to_string());
+        execute(&path, include_str!("../golden/log-v1.sql")).await;
+        execute(&path, fault).await;
+        let error = LogHandle::open(&path, FailureSlot::default())
+            .await
+            .err()
+            .unwrap();
+        assert!(
+            matches!(error, StorageError::Damaged { .. }),
+            "{fault}: {error}"
+        );
+    }
+}
