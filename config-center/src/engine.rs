@@ -194,3 +194,73 @@ impl Engine {
         self.leases.lock().promote(self.now_ms());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::FutureExt as _;
+    use schemas::command::command::Op;
+    use schemas::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, PutRequest};
+
+    use super::*;
+
+    fn command(op: Op) -> Command {
+        Command {
+            version: config_center_core::state::COMMAND_VERSION,
+            op: Some(op),
+        }
+    }
+
+    fn put(key: &'static str) -> Command {
+        command(Op::Put(PutRequest {
+            key: Bytes::from_static(key.as_bytes()),
+            ..PutRequest::default()
+        }))
+    }
+
+    fn single(key: &'static str) -> KeyRange {
+        KeyRange::Single(Bytes::from_static(key.as_bytes()))
+    }
+
+    #[test]
+    fn a_stream_is_woken_once_for_what_concerns_it() {
+        let engine = Engine::new(State::default());
+        let (a, b) = (engine.open_stream(), engine.open_stream());
+        assert_eq!(engine.watch(a.id, 0, single("a")), Some(1));
+        assert_eq!(engine.watch(b.id, 0, single("b")), Some(1));
+        assert_eq!(engine.watch(b.id, 0, single("c")), None);
+        engine.apply(&[put("a"), put("x"), put("a")]);
+        assert!(a.wake.notified().now_or_never().is_some());
+        assert!(a.wake.notified().now_or_never().is_none());
+        assert!(b.wake.notified().now_or_never().is_none());
+        assert_eq!(engine.take_pending(a.id), [(0, 2)]);
+        assert!(engine.take_pending(a.id).is_empty());
+        // What came before a registration is not announced to it.
+        assert_eq!(engine.watch(a.id, 1, single("x")), Some(4));
+        assert!(engine.take_pending(a.id).is_empty());
+        engine.apply(&[put("x")]);
+        assert_eq!(engine.take_pending(a.id), [(1, 5)]);
+        engine.close_stream(a.id);
+        engine.apply(&[put("a")]);
+        assert!(engine.take_pending(a.id).is_empty());
+        assert_eq!(engine.watch_counts(), (1, 1));
+    }
+
+    #[test]
+    fn the_clock_follows_what_is_applied_and_what_is_restored() {
+        let engine = Engine::new(State::default());
+        let grant = Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 60 });
+        engine.apply(&[command(grant)]);
+        assert_eq!(engine.lease_renew(7), Some(60));
+        assert!(engine.lease_remaining_s(7).unwrap() >= 55);
+        assert!(engine.leases_expired(10).is_empty());
+        engine.apply(&[command(Op::LeaseRevoke(LeaseRevokeRequest { id: 7 }))]);
+        assert_eq!(engine.lease_renew(7), None);
+
+        let mut restorer = State::restore();
+        restorer.lease(9, 30);
+        engine.replace(restorer.finish().unwrap());
+        assert!(engine.lease_remaining_s(9).unwrap() >= 25);
+        assert!(engine.leases_due_ms().is_some());
+    }
+}

@@ -51,6 +51,8 @@ pub enum StorageError {
         action: &'static str,
         source: io::Error,
     },
+    #[error("the scan for compacted rows ended early: {0}; no row was removed")]
+    Scan(String),
     #[error("the writer of {} has stopped", path.display())]
     Stopped { path: PathBuf },
 }

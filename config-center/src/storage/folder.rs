@@ -8,6 +8,9 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::error::StorageError;
 
+/// Where copies of the state lie on their way; emptied when the folder is opened.
+pub(super) const SNAPSHOTS: &str = "snapshots";
+
 /// The folder, held exclusively for as long as this value lives.
 #[derive(Debug)]
 pub struct DataFolder {
@@ -74,7 +77,7 @@ impl DataFolder {
 
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
-        self.path.join("snapshots")
+        self.path.join(SNAPSHOTS)
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 use tokio::task::JoinHandle;
 
 use super::error::{FailureSlot, StorageError};
-use super::folder::{DataFolder, sync_dir};
+use super::folder::{DataFolder, SNAPSHOTS, sync_dir};
 use super::log_db::EntryId;
 use super::snapshot_file::SnapshotFile;
 pub use super::state_db::Progress;
@@ -461,23 +461,24 @@ impl StateWriter {
     /// crash leaves the old state or the new one, complete in both cases.
     async fn install(&mut self, file: &SnapshotFile) -> Result<LoadedState, StorageError> {
         let path = self.shared.path.to_path_buf();
-        let arriving = path.with_extension("installing");
-        fs::copy(file.path(), &arriving).map_err(failed("copying a snapshot to", &arriving))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        // A name that was never used: a log left over from another file would be replayed onto it.
+        let beside = SnapshotFile::in_folder(&folder.join(SNAPSHOTS));
+        let arriving = beside.path();
+        fs::copy(file.path(), arriving).map_err(failed("copying a snapshot to", arriving))?;
         // Refuses a file that is no state of ours before the present one is given up.
-        StateDb::open(&arriving).await?.close().await?;
-        fs::File::open(&arriving)
+        StateDb::open(arriving).await?.close().await?;
+        fs::File::open(arriving)
             .and_then(|copy| copy.sync_all())
-            .map_err(failed("syncing", &arriving))?;
+            .map_err(failed("syncing", arriving))?;
         self.end_scan().await;
         if let Some(mut old) = self.db.take() {
             old.make_durable().await?;
             old.close().await?;
         }
         remove_empty_wal(&path)?;
-        fs::rename(&arriving, &path).map_err(failed("moving a snapshot to", &path))?;
-        if let Some(folder) = path.parent() {
-            sync_dir(folder)?;
-        }
+        fs::rename(arriving, &path).map_err(failed("moving a snapshot to", &path))?;
+        sync_dir(folder)?;
         self.db = Some(StateDb::open(&path).await?);
         let loaded = state_load::load(&path).await?;
         self.progress = loaded.progress.clone();
@@ -490,8 +491,9 @@ impl StateWriter {
 
 async fn scan_result(scan: &mut Option<Scan>) -> Result<Vec<i64>, StorageError> {
     match scan {
-        // A panic of the scan finds nothing; the compaction is looked at again after a restart.
-        Some((_, scan)) => scan.await.unwrap_or_else(|_| Ok(Vec::new())),
+        Some((_, scan)) => scan
+            .await
+            .unwrap_or_else(|ended| Err(StorageError::Scan(ended.to_string()))),
         None => std::future::pending().await,
     }
 }
