@@ -3,7 +3,7 @@
 //! Exit codes: 0 after a requested stop; 1 when it cannot start or can no longer serve; 2 for a
 //! command line that is not accepted; 130 when a second signal cuts the stop short.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -59,6 +59,8 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+/// At debug level everything speaks; above it the libraries are heard only when they fail, because
+/// what they tell is written for their own developers.
 fn start_log(settings: &Settings) {
     let level = match settings.log_level {
         LogLevel::Debug => LevelFilter::DEBUG,
@@ -66,27 +68,29 @@ fn start_log(settings: &Settings) {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    // openraft reports its inner steps at info; an operator needs those only when debugging.
-    let inner = if level == LevelFilter::DEBUG {
-        level
+    let speakers = if level == LevelFilter::DEBUG {
+        Targets::new().with_default(level)
     } else {
-        level.min(LevelFilter::WARN)
+        Targets::new()
+            .with_default(LevelFilter::ERROR)
+            .with_target("config_center", level)
     };
-    let filter = Targets::new()
-        .with_default(level)
-        .with_target("openraft", inner);
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Console => {
-            let log = log.compact().with_target(false);
+            let lines = lines
+                .compact()
+                .with_target(false)
+                .with_ansi(std::io::stderr().is_terminal());
             tracing_subscriber::registry()
-                .with(log.with_filter(filter))
+                .with(lines)
+                .with(speakers)
                 .init();
         }
         LogFormat::Json => {
-            let log = log.json().flatten_event(true);
             tracing_subscriber::registry()
-                .with(log.with_filter(filter))
+                .with(lines.json().flatten_event(true))
+                .with(speakers)
                 .init();
         }
     }

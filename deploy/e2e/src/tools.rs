@@ -55,7 +55,9 @@ pub fn run(command: &mut Command, stdin: &str) -> anyhow::Result<Output> {
 pub fn etcdctl(client_port: u16) -> Command {
     let mut command = Command::new("etcdctl");
     command.env("ETCDCTL_API", "3");
-    command.arg(format!("--endpoints=http://127.0.0.1:{client_port}"));
+    // Without a scheme: with one, this etcdctl sends the whole URL as :authority in the status
+    // call, which the HTTP/2 library refuses as malformed.
+    command.arg(format!("--endpoints=127.0.0.1:{client_port}"));
     command
 }
 

@@ -145,6 +145,39 @@ impl Bench {
         self.lines_flow()
     }
 
+    /// Puts the good entry together with one that the host does not allow: the document is good,
+    /// so it is applied; the entry fails alone, and says why.
+    fn outside(&mut self, entry: &str) -> anyhow::Result<()> {
+        self.put_good()?;
+        let good = self.good.trim_end_matches(']');
+        let revision = self
+            .store
+            .put(&config_key(HOST), format!("{good},{entry}]"))?;
+        self.wait_attempt(revision)?;
+        let status = self.agent.wait_status(
+            &self.store,
+            "the entry outside of the allow-list to fail",
+            |s| s.entries.iter().any(|e| e.state == EntryState::Failing),
+        )?;
+        let failing = status
+            .entries
+            .iter()
+            .filter(|e| e.state == EntryState::Failing);
+        let failing: Vec<_> = failing
+            .map(|e| (e.path.as_str(), e.error.clone().unwrap_or_default()))
+            .collect();
+        let [(path, error)] = failing.as_slice() else {
+            panic!("one entry fails: {status:#?}");
+        };
+        assert_eq!(*path, "/etc/passwd");
+        assert!(error.contains("allow"), "the remedy is named: {error}");
+        assert!(
+            status.files.iter().all(|f| f.path != "/etc/passwd"),
+            "nothing is read: {status:#?}"
+        );
+        self.lines_flow()
+    }
+
     /// Puts or deletes something that means "collect nothing".
     fn nothing(
         &mut self,
@@ -184,7 +217,7 @@ fn every_bad_value_is_survived_and_reported() -> anyhow::Result<()> {
     let spaced = entries(&[(&logs, "nginx log")]);
     bench.partly(spaced.trim_matches(['[', ']']), Some("topic"), "nginx log")?;
     let outside = entries(&[(Path::new("/etc/passwd"), TOPIC)]);
-    bench.partly(outside.trim_matches(['[', ']']), Some("path"), "allow")?;
+    bench.outside(outside.trim_matches(['[', ']']))?;
     let dotted = entries(&[(&logs.join("../../../../etc/passwd"), TOPIC)]);
     bench.partly(dotted.trim_matches(['[', ']']), Some("path"), "..")?;
     bench.partly(
