@@ -7,7 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/peers/process.bash"
 cd "$REPO_ROOT"
 
-sections=(tools format lint build unit peers examples e2e)
+sections=(tools format lint build unit peers examples e2e demo)
 
 usage() {
   cat <<'USAGE'
@@ -22,6 +22,7 @@ usage: deploy/test.sh [SECTION…]     without a section: all of them, in this o
   peers     the real Kafka and both etcds start, serve and stop; our wire schema is etcd's
   examples  the Go, Python and Rust programs print the same against etcd and config-center
   e2e       the main job on real processes and a real Kafka
+  demo      the README's first command
 USAGE
 }
 
@@ -165,6 +166,10 @@ section_unit() {
 
 section_e2e() {
   cargo test --locked --package e2e
+}
+
+section_demo() {
+  cargo demo
 }
 
 # --- peers -------------------------------------------------------------------------------------
