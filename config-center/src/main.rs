@@ -10,7 +10,6 @@ use anyhow::Context as _;
 use config_center::flags::{self, Invocation, LogFormat, LogLevel, Settings};
 use config_center::server::Server;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -118,7 +117,8 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let server = tokio::select! {
-        started = Server::start(settings) => started?,
+        // The text is complete; its causes would only be said twice.
+        started = Server::start(settings) => started.map_err(|error| anyhow::anyhow!("{error}"))?,
         name = asked_to_stop(&mut terminate, &mut interrupt) => {
             tracing::info!("{name} before the start was complete; stopping");
             return Ok(());

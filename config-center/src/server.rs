@@ -5,6 +5,7 @@
 //! the first connection. Stop order: no new connections, streams end with a reason, requests in
 //! flight finish, lease expiry ends, consensus and databases close.
 
+mod authority;
 mod connection;
 mod listen;
 

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
+use super::authority::LenientAuthority;
 use crate::api::grpc::Services;
 use crate::metrics::Metrics;
 
@@ -113,7 +114,8 @@ async fn serve(
         async move { Ok::<_, Infallible>(app.answer(request).await) }
     });
     if speaks_http2 {
-        let connection = http2(app.options).serve_connection(TokioIo::new(stream), service);
+        let connection = http2(app.options)
+            .serve_connection(TokioIo::new(LenientAuthority::new(stream)), service);
         drive(
             connection,
             |connection| connection.graceful_shutdown(),

@@ -178,3 +178,57 @@ async fn hundreds_of_streams_share_one_connection() {
     }
     fixture.stop().await;
 }
+
+/// What etcdctl 3.4 sends for `endpoint status`: the whole URL as authority, first as a literal,
+/// then as a reference into the compression table.
+#[tokio::test]
+async fn a_url_as_authority_is_accepted() {
+    let fixture = Fixture::start().await;
+    let first = "8386459760a924882d9dcb6571afa066a925a87510ac6e48d36a3f418f9d29aee30c044eae05c0b86e\
+                 09975f5f8b1d75d0620d263d4c4d65647a8a9acac8b4c7602b89c5c140027465864d833505b11f";
+    let again = "8386c2c1c0bfbe";
+    let mut stream = TcpStream::connect(fixture.address()).await.unwrap();
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(4, 0, 0, &[]));
+    for (id, block) in [(1, first), (3, again)] {
+        sent.extend(frame(1, 4, id, &unhex(block)));
+        sent.extend(frame(0, 1, id, &[0; 5]));
+    }
+    stream.write_all(&sent).await.unwrap();
+    let mut answered = Vec::new();
+    while answered.len() < 2 {
+        let mut head = [0; 9];
+        within("frame", stream.read_exact(&mut head)).await.unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        within("payload", stream.read_exact(&mut payload))
+            .await
+            .unwrap();
+        let (kind, id) = (head[3], head[8]);
+        assert!(
+            kind != 3 && kind != 7,
+            "stream {id} was reset or the connection closed"
+        );
+        if kind == 0 && !payload.is_empty() {
+            answered.push(id);
+        }
+    }
+    assert_eq!(answered, [1, 3]);
+    fixture.stop().await;
+}
+
+fn frame(kind: u8, flags: u8, id: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [
+        &[length[1], length[2], length[3], kind, flags, 0, 0, 0, id],
+        payload,
+    ]
+    .concat()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pairs = digits.chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
