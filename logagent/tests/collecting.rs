@@ -131,10 +131,20 @@ fn a_topic_change_puts_each_line_into_one_topic() {
     enough.store(true, Ordering::Relaxed);
     let written = writer.join().unwrap();
     wait_until("all lines", || {
-        topics.iter().map(|topic| broker.lines(topic).len()).sum::<usize>() >= written
+        topics
+            .iter()
+            .map(|topic| broker.lines(topic).len())
+            .sum::<usize>()
+            >= written
     });
-    let all: Vec<String> = topics.iter().flat_map(|topic| broker.lines(topic)).collect();
-    assert!(all == numbered("line", 0..written), "lost, doubled or reordered");
+    let all: Vec<String> = topics
+        .iter()
+        .flat_map(|topic| broker.lines(topic))
+        .collect();
+    assert!(
+        all == numbered("line", 0..written),
+        "lost, doubled or reordered"
+    );
 }
 
 #[test]

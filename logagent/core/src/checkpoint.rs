@@ -89,7 +89,10 @@ impl Checkpoint {
     /// body of JSON to which length and hash belong.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let body = Body { generation: self.generation, entries: self.entries.clone() };
+        let body = Body {
+            generation: self.generation,
+            entries: self.entries.clone(),
+        };
         // Only strings, numbers and lists: there is nothing that JSON could refuse.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let header = format!("{MAGIC} {VERSION} {} {}\n", body.len(), hash_of(&body));
@@ -122,23 +125,35 @@ impl Checkpoint {
         let expected = expected.ok_or(DecodeError::NotACheckpoint)?;
         let body = &bytes[end + 1..];
         if body.len() < expected {
-            return Err(DecodeError::Truncated { expected, got: body.len() });
+            return Err(DecodeError::Truncated {
+                expected,
+                got: body.len(),
+            });
         }
         if body.len() > expected {
-            return Err(DecodeError::TooLong { expected, got: body.len() });
+            return Err(DecodeError::TooLong {
+                expected,
+                got: body.len(),
+            });
         }
         if words.next() != Some(hash_of(body).as_str()) || words.next().is_some() {
             return Err(DecodeError::BadChecksum);
         }
         let body: Body = serde_json::from_slice(body)
             .map_err(|error| DecodeError::BadContent(error.to_string()))?;
-        Ok(Self { generation: body.generation, entries: body.entries })
+        Ok(Self {
+            generation: body.generation,
+            entries: body.entries,
+        })
     }
 }
 
 /// SHA-256 in lower-case hexadecimal.
 fn hash_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -147,7 +162,10 @@ mod tests {
 
     fn example() -> Checkpoint {
         let row = FileRow {
-            id: FileId { dev: 1, ino: u64::MAX },
+            id: FileId {
+                dev: 1,
+                ino: u64::MAX,
+            },
             head: Print::of(b"first line"),
             marker: Print::of(b"last line"),
             acked_offset: 4_242,
@@ -193,8 +211,17 @@ mod tests {
             (b"", DecodeError::Empty),
             (&[0; 4_096], DecodeError::ZeroFilled),
             (b"garbage", DecodeError::NotACheckpoint),
-            (b"logagent-checkpoint 9 2 x\n{}", DecodeError::UnknownVersion(9)),
-            (b"logagent-checkpoint 1 5 x\n{}", DecodeError::Truncated { expected: 5, got: 2 }),
+            (
+                b"logagent-checkpoint 9 2 x\n{}",
+                DecodeError::UnknownVersion(9),
+            ),
+            (
+                b"logagent-checkpoint 1 5 x\n{}",
+                DecodeError::Truncated {
+                    expected: 5,
+                    got: 2,
+                },
+            ),
         ];
         for (bytes, expected) in table {
             assert_eq!(Checkpoint::decode(bytes), Err(expected));
@@ -203,9 +230,16 @@ mod tests {
 
     #[test]
     fn version_1_stays_readable() {
-        let golden = Checkpoint { generation: 3, entries: vec![] }.encode();
+        let golden = Checkpoint {
+            generation: 3,
+            entries: vec![],
+        }
+        .encode();
         let text = String::from_utf8(golden).unwrap();
         let body = "{\"generation\":3,\"entries\":[]}";
-        assert!(text.starts_with("logagent-checkpoint 1 29 ") && text.ends_with(body), "{text}");
+        assert!(
+            text.starts_with("logagent-checkpoint 1 29 ") && text.ends_with(body),
+            "{text}"
+        );
     }
 }
