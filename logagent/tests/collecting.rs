@@ -115,10 +115,10 @@ fn a_topic_change_puts_each_line_into_one_topic() {
             let mut file = appender(&path);
             let mut written = 0;
             while !enough.load(Ordering::Relaxed) {
-                let lines = numbered("line", written..written + 20);
+                let lines = numbered("line", written..written + 10);
                 file.write_all(text_of(&lines).as_bytes()).unwrap();
                 written += lines.len();
-                std::thread::sleep(std::time::Duration::from_millis(1));
+                std::thread::sleep(std::time::Duration::from_millis(2));
             }
             written
         }

@@ -83,6 +83,7 @@ impl Home {
             .command()
             .stderr(log)
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
         Agent { child, log_path }

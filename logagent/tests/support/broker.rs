@@ -1,7 +1,7 @@
 //! librdkafka's mock cluster as the broker, and a reader of its topics.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::wait_for;
 
 const POLL: Duration = Duration::from_millis(20);
+const DRAIN_MAX: Duration = Duration::from_millis(100);
 
 pub(crate) struct Broker {
     pub(crate) cluster: MockCluster<'static, DefaultProducerContext>,
@@ -99,8 +100,15 @@ impl Reader {
     }
 
     fn drain(&mut self) {
-        while let Some(polled) = self.consumer.poll(POLL) {
+        // Bounded: a topic that is written all the time would never let go.
+        let deadline = Instant::now() + DRAIN_MAX;
+        while Instant::now() < deadline
+            && let Some(polled) = self.consumer.poll(POLL)
+        {
             // Errors are those of a broker that is down for a while.
+            if let Err(e) = &polled {
+                eprintln!("DBG err {e}");
+            }
             let Ok(message) = polled else { continue };
             let key = String::from_utf8(message.key().unwrap_or_default().to_vec()).unwrap();
             let value = message.payload().unwrap_or_default().to_vec();

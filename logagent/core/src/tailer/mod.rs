@@ -63,6 +63,10 @@ const MAX_DONE_ROWS: usize = 16;
 
 /// Faults that the simulation plants to prove that it finds them.
 #[cfg(test)]
+#[expect(
+    dead_code,
+    reason = "the simulation that plants them is still being written"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     CheckpointBeforeAck,
@@ -488,6 +492,10 @@ impl Tailer {
     }
 
     #[cfg(test)]
+    #[expect(
+        dead_code,
+        reason = "the simulation that plants them is still being written"
+    )]
     pub(crate) fn plant(&mut self, bug: Option<Bug>) {
         self.bug = bug;
     }
