@@ -178,3 +178,120 @@ impl<M: Clone> AckTracker<M> {
         self.open.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_watermark_waits_for_the_first_gap() {
+        let mut acks = AckTracker::new(100, 'a');
+        let ids = [(110, 'b'), (120, 'c'), (130, 'd')].map(|(end, mark)| acks.issue(end, mark));
+        assert_eq!(acks.done(ids[1]), Acked::Held);
+        assert_eq!(
+            (acks.watermark(), *acks.mark(), acks.unacked_bytes()),
+            (100, 'a', 30)
+        );
+        assert_eq!(acks.done(ids[0]), Acked::Advanced);
+        assert_eq!((acks.watermark(), *acks.mark()), (120, 'c'));
+        assert_eq!(acks.done(ids[0]), Acked::Stale);
+        assert_eq!(acks.done(ids[2]), Acked::Advanced);
+        assert!(acks.is_settled());
+    }
+
+    #[test]
+    fn answers_of_an_older_epoch_are_ignored() {
+        let mut acks = AckTracker::new(0, ());
+        let old = acks.issue(10, ());
+        let older = acks.issue(20, ());
+        assert_eq!(acks.done(older), Acked::Held);
+        assert_eq!(acks.rewind(), 0);
+        let new = acks.issue(10, ());
+        assert_eq!(acks.done(old), Acked::Stale);
+        assert_eq!(acks.watermark(), 0);
+        assert!(acks.is_open(new) && !acks.is_open(old));
+        assert_eq!(acks.done(new), Acked::Advanced);
+        assert_eq!(acks.watermark(), 10);
+    }
+
+    #[test]
+    fn starting_over_names_what_is_still_in_flight() {
+        let mut acks = AckTracker::new(0, ());
+        let ids = [10, 25, 30].map(|end| acks.issue(end, ()));
+        acks.done(ids[1]);
+        assert_eq!(acks.restart(7, ()), [(ids[0], 0..10), (ids[2], 25..30)]);
+        assert_eq!(
+            (acks.watermark(), acks.issued_end(), acks.is_settled()),
+            (7, 7, true)
+        );
+    }
+
+    #[test]
+    fn a_block_nobody_saw_is_taken_back() {
+        let mut acks = AckTracker::new(0, ());
+        let first = acks.issue(10, ());
+        acks.issue(20, ());
+        acks.withdraw_last();
+        assert_eq!(acks.issued_end(), 10);
+        acks.done(first);
+        assert!(acks.is_settled());
+        assert_eq!(acks.watermark(), 10);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Issue(u64),
+        Done(proptest::sample::Index),
+        Rewind,
+    }
+
+    proptest! {
+        /// Against a map of every block ever issued.
+        #[test]
+        fn agrees_with_a_naive_set(acts in proptest::collection::vec(prop_oneof![
+            4 => (1..50_u64).prop_map(Act::Issue),
+            4 => any::<proptest::sample::Index>().prop_map(Act::Done),
+            1 => Just(Act::Rewind),
+        ], 0..200)) {
+            let mut acks = AckTracker::new(0, 0);
+            let mut issued: Vec<BlockId> = Vec::new();
+            // Of the present epoch: by end offset, the id and whether it is done.
+            let mut naive: BTreeMap<u64, (BlockId, bool)> = BTreeMap::new();
+            let mut start = 0;
+            for act in acts {
+                match act {
+                    Act::Issue(len) => {
+                        let end = acks.issued_end() + len;
+                        let id = acks.issue(end, end);
+                        issued.push(id);
+                        naive.insert(end, (id, false));
+                    }
+                    Act::Done(index) if !issued.is_empty() => {
+                        let id = issued[index.index(issued.len())];
+                        let open = naive.values_mut().find(|(known, done)| *known == id && !done);
+                        let stale = open.is_none();
+                        if let Some((_, done)) = open {
+                            *done = true;
+                        }
+                        prop_assert_eq!(acks.done(id) == Acked::Stale, stale);
+                    }
+                    Act::Done(_) => {}
+                    Act::Rewind => {
+                        start = acks.watermark();
+                        prop_assert_eq!(acks.rewind(), start);
+                        naive.clear();
+                    }
+                }
+                let watermark = naive
+                    .iter()
+                    .take_while(|(_, (_, done))| *done)
+                    .last()
+                    .map_or(start, |(end, _)| *end);
+                prop_assert_eq!(acks.watermark(), watermark);
+                prop_assert_eq!(*acks.mark(), watermark);
+            }
+        }
+    }
+}

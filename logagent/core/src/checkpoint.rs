@@ -1,9 +1,27 @@
 //! The checkpoint document: per entry and file, the offset up to which Kafka has everything.
+//!
+//! This is its layout, as bytes; writing it durably is the adapter's. A document is one header
+//! line, for people and for `head -1`, followed by a JSON body:
+//!
+//! ```text
+//! logagent-checkpoint 1 generation=42 bytes=187 sha256=9f86…\n
+//! [{"path":"/var/log/a.log","topic":"t","active":true,"files":[…]}]
+//! ```
+//!
+//! The checksum covers the header's own values too: a document is read as it was written, or it
+//! is refused. Any change of the layout takes a new version, keeps the reader of the old one, and
+//! adds a golden file under `tests/golden`.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::identity::{FileId, Print};
+
+/// The layout that is written.
+pub const VERSION: u32 = 1;
+const MAGIC: &str = "logagent-checkpoint ";
+/// A header longer than this is not ours.
+const MAX_HEADER_BYTES: usize = 256;
 
 /// What is remembered of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +31,7 @@ pub struct FileRow {
     pub head: Print,
     /// Print of the bytes just before `acked_offset`: tells a rewritten content from a grown one.
     pub marker: Print,
+    /// Everything before it is acknowledged by Kafka.
     pub acked_offset: u64,
     /// Largest size seen: what is missing is a known loss if the file cannot be found again.
     pub seen_bytes: u64,
@@ -56,9 +75,9 @@ pub enum DecodeError {
     Empty,
     #[error("checkpoint is filled with zero bytes")]
     ZeroFilled,
-    #[error("not a checkpoint: it does not begin with the magic words")]
+    #[error("not a checkpoint: it does not begin with the words of one")]
     NotACheckpoint,
-    #[error("checkpoint has the unknown version {0}")]
+    #[error("checkpoint has version {0}, and this agent reads version {VERSION}")]
     UnknownVersion(u32),
     #[error("checkpoint is truncated: {got} of {expected} bytes")]
     Truncated { expected: usize, got: usize },
@@ -70,33 +89,19 @@ pub enum DecodeError {
     BadContent(String),
 }
 
-/// First words of the file, before the version.
-const MAGIC: &str = "logagent-checkpoint";
-/// Version of the layout that is written.
-pub const VERSION: u32 = 1;
-/// Longer than any header line.
-const HEADER_MAX_BYTES: usize = 256;
-
-/// What follows the header line, as JSON.
-#[derive(Debug, Serialize, Deserialize)]
-struct Body {
-    generation: u64,
-    entries: Vec<EntryRows>,
-}
-
 impl Checkpoint {
-    /// The bytes to write to disk: `logagent-checkpoint VERSION LENGTH SHA256`, a newline, and a
-    /// body of JSON to which length and hash belong.
+    /// The bytes to write to disk.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let body = Body {
-            generation: self.generation,
-            entries: self.entries.clone(),
-        };
-        // Only strings, numbers and lists: there is nothing that JSON could refuse.
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let header = format!("{MAGIC} {VERSION} {} {}\n", body.len(), hash_of(&body));
-        let mut bytes = header.into_bytes();
+        // Strings, numbers and lists only: there is nothing that serde_json could refuse.
+        let body = serde_json::to_vec(&self.entries).unwrap_or_default();
+        let sum = checksum(VERSION, self.generation, &body);
+        let mut bytes = format!(
+            "{MAGIC}{VERSION} generation={} bytes={} sha256={sum}\n",
+            self.generation,
+            body.len()
+        )
+        .into_bytes();
         bytes.extend_from_slice(&body);
         bytes
     }
@@ -109,48 +114,82 @@ impl Checkpoint {
         if bytes.iter().all(|byte| *byte == 0) {
             return Err(DecodeError::ZeroFilled);
         }
-        let head = &bytes[..bytes.len().min(HEADER_MAX_BYTES)];
-        let end = memchr::memchr(b'\n', head).ok_or(DecodeError::NotACheckpoint)?;
-        let header = std::str::from_utf8(&head[..end]).map_err(|_| DecodeError::NotACheckpoint)?;
-        let mut words = header.split(' ');
-        if words.next() != Some(MAGIC) {
-            return Err(DecodeError::NotACheckpoint);
+        let start = &bytes[..bytes.len().min(MAX_HEADER_BYTES)];
+        let after_magic = start.strip_prefix(MAGIC.as_bytes());
+        let Some(after_magic) = after_magic else {
+            // A file cut within its first words is a truncated one.
+            return Err(if MAGIC.as_bytes().starts_with(bytes) {
+                DecodeError::Truncated {
+                    expected: MAGIC.len(),
+                    got: bytes.len(),
+                }
+            } else {
+                DecodeError::NotACheckpoint
+            });
+        };
+        let Some(header_len) = memchr::memchr(b'\n', after_magic) else {
+            return Err(if bytes.len() < MAX_HEADER_BYTES {
+                DecodeError::Truncated {
+                    expected: MAX_HEADER_BYTES,
+                    got: bytes.len(),
+                }
+            } else {
+                DecodeError::NotACheckpoint
+            });
+        };
+        let header = std::str::from_utf8(&after_magic[..header_len])
+            .map_err(|_| DecodeError::NotACheckpoint)?;
+        let (version, rest) = header.split_once(' ').unwrap_or((header, ""));
+        let version = version.parse().map_err(|_| DecodeError::NotACheckpoint)?;
+        if version != VERSION {
+            return Err(DecodeError::UnknownVersion(version));
         }
-        let version = words.next().and_then(|word| word.parse().ok());
-        match version.ok_or(DecodeError::NotACheckpoint)? {
-            VERSION => {}
-            other => return Err(DecodeError::UnknownVersion(other)),
-        }
-        let expected = words.next().and_then(|word| word.parse::<usize>().ok());
-        let expected = expected.ok_or(DecodeError::NotACheckpoint)?;
-        let body = &bytes[end + 1..];
-        if body.len() < expected {
+        let (generation, body_len, sum) = fields(rest).ok_or(DecodeError::NotACheckpoint)?;
+        let body = &bytes[MAGIC.len() + header_len + 1..];
+        let header_bytes = bytes.len() - body.len();
+        let expected = header_bytes.saturating_add(body_len);
+        if body.len() < body_len {
             return Err(DecodeError::Truncated {
                 expected,
-                got: body.len(),
+                got: bytes.len(),
             });
         }
-        if body.len() > expected {
+        if body.len() > body_len {
             return Err(DecodeError::TooLong {
                 expected,
-                got: body.len(),
+                got: bytes.len(),
             });
         }
-        if words.next() != Some(hash_of(body).as_str()) || words.next().is_some() {
+        if checksum(version, generation, body) != sum {
             return Err(DecodeError::BadChecksum);
         }
-        let body: Body = serde_json::from_slice(body)
+        let entries = serde_json::from_slice(body)
             .map_err(|error| DecodeError::BadContent(error.to_string()))?;
         Ok(Self {
-            generation: body.generation,
-            entries: body.entries,
+            generation,
+            entries,
         })
     }
 }
 
-/// SHA-256 in lower-case hexadecimal.
-fn hash_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
+fn fields(rest: &str) -> Option<(u64, usize, &str)> {
+    let mut words = rest.split(' ');
+    let generation = words.next()?.strip_prefix("generation=")?.parse().ok()?;
+    let body_len = words.next()?.strip_prefix("bytes=")?.parse().ok()?;
+    let sum = words.next()?.strip_prefix("sha256=")?;
+    words
+        .next()
+        .is_none()
+        .then_some((generation, body_len, sum))
+}
+
+fn checksum(version: u32, generation: u64, body: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(version.to_be_bytes());
+    hash.update(generation.to_be_bytes());
+    hash.update((body.len() as u64).to_be_bytes());
+    hash.update(body);
+    hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
@@ -159,87 +198,145 @@ fn hash_of(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
-    fn example() -> Checkpoint {
-        let row = FileRow {
-            id: FileId {
-                dev: 1,
-                ino: u64::MAX,
-            },
-            head: Print::of(b"first line"),
-            marker: Print::of(b"last line"),
-            acked_offset: 4_242,
-            seen_bytes: 5_000,
-            state: RowState::Draining,
-        };
-        let entry = |path: &str, active, files| EntryRows {
-            path: path.into(),
-            topic: "nginx_log".into(),
-            active,
-            files,
+    const GOLDEN_V1: &[u8] = include_bytes!("../tests/golden/checkpoint-v1");
+
+    fn sample() -> Checkpoint {
+        let row = |ino, state| FileRow {
+            id: FileId { dev: 0xfd01, ino },
+            head: Print::of(b"head"),
+            marker: Print::of(b"marker"),
+            acked_offset: 4_096 * ino,
+            seen_bytes: 5_000 * ino,
+            state,
         };
         Checkpoint {
-            generation: 7,
+            generation: 42,
             entries: vec![
-                entry("/var/log/\u{65e5}\u{5fd7}\n.log", true, vec![row]),
-                entry("/b", false, vec![]),
+                EntryRows {
+                    path: "/var/log/nginx/access.log".into(),
+                    topic: "nginx_log".into(),
+                    active: true,
+                    files: vec![
+                        row(1, RowState::Done),
+                        row(2, RowState::Draining),
+                        row(3, RowState::Current),
+                    ],
+                },
+                EntryRows {
+                    path: "/var/log/日志.log".into(),
+                    topic: "t".into(),
+                    active: false,
+                    files: Vec::new(),
+                },
             ],
         }
     }
 
     #[test]
-    fn what_is_written_is_read() {
-        for checkpoint in [example(), Checkpoint::default()] {
-            assert_eq!(Checkpoint::decode(&checkpoint.encode()), Ok(checkpoint));
-        }
-    }
-
-    #[test]
-    fn every_changed_byte_and_every_cut_is_noticed() {
-        let good = example().encode();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            assert!(Checkpoint::decode(&bad).is_err(), "byte {at}");
-            assert!(Checkpoint::decode(&good[..at]).is_err(), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn the_reason_is_named() {
-        let table: [(&[u8], DecodeError); 5] = [
-            (b"", DecodeError::Empty),
-            (&[0; 4_096], DecodeError::ZeroFilled),
-            (b"garbage", DecodeError::NotACheckpoint),
-            (
-                b"logagent-checkpoint 9 2 x\n{}",
-                DecodeError::UnknownVersion(9),
-            ),
-            (
-                b"logagent-checkpoint 1 5 x\n{}",
-                DecodeError::Truncated {
-                    expected: 5,
-                    got: 2,
-                },
-            ),
-        ];
-        for (bytes, expected) in table {
-            assert_eq!(Checkpoint::decode(bytes), Err(expected));
-        }
-    }
-
-    #[test]
-    fn version_1_stays_readable() {
-        let golden = Checkpoint {
-            generation: 3,
-            entries: vec![],
-        }
-        .encode();
-        let text = String::from_utf8(golden).unwrap();
-        let body = "{\"generation\":3,\"entries\":[]}";
-        assert!(
-            text.starts_with("logagent-checkpoint 1 29 ") && text.ends_with(body),
-            "{text}"
+    fn version_1_reads_and_writes_as_it_always_did() {
+        assert_eq!(Checkpoint::decode(GOLDEN_V1), Ok(sample()));
+        assert_eq!(
+            sample().encode(),
+            GOLDEN_V1,
+            "the layout changed: take a new version"
         );
+    }
+
+    #[test]
+    fn an_empty_document_is_a_document() {
+        let empty = Checkpoint::default();
+        assert_eq!(Checkpoint::decode(&empty.encode()), Ok(empty));
+    }
+
+    #[test]
+    fn each_damage_has_its_own_name() {
+        let good = sample().encode();
+        let text = String::from_utf8(good.clone()).unwrap();
+        let long = [good.clone(), b"x".to_vec()].concat();
+        let other_generation = text.replace("generation=42", "generation=43");
+        let other_offset = text.replace("\"acked_offset\":4096", "\"acked_offset\":9096");
+        assert_ne!(other_offset, text);
+        let newer = text.replace("logagent-checkpoint 1", "logagent-checkpoint 2");
+        let empty: &[u8] = b"";
+        let is = |bytes: &[u8]| Checkpoint::decode(bytes).unwrap_err();
+        assert_eq!(is(empty), DecodeError::Empty);
+        assert_eq!(is(&[0; 4_096]), DecodeError::ZeroFilled);
+        assert_eq!(is(b"{\"version\":1}"), DecodeError::NotACheckpoint);
+        assert_eq!(is(&[b'x'; 9_000]), DecodeError::NotACheckpoint);
+        assert_eq!(is(newer.as_bytes()), DecodeError::UnknownVersion(2));
+        assert_eq!(
+            is(&long),
+            DecodeError::TooLong {
+                expected: good.len(),
+                got: long.len()
+            }
+        );
+        assert_eq!(is(other_generation.as_bytes()), DecodeError::BadChecksum);
+        assert_eq!(is(other_offset.as_bytes()), DecodeError::BadChecksum);
+        for cut in 1..good.len() {
+            let error = is(&good[..cut]);
+            assert!(
+                matches!(error, DecodeError::Truncated { .. }),
+                "cut at {cut}: {error}"
+            );
+        }
+        let body = b"[{\"path\":7}]";
+        let sum = checksum(VERSION, 1, body);
+        let mut wrong = format!("{MAGIC}1 generation=1 bytes={} sha256={sum}\n", body.len());
+        wrong.push_str(std::str::from_utf8(body).unwrap());
+        assert!(matches!(is(wrong.as_bytes()), DecodeError::BadContent(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_refused(bytes: Vec<u8>) {
+            prop_assert!(Checkpoint::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_change_is_noticed(at: proptest::sample::Index, byte: u8, zero_from: Option<bool>) {
+            let good = sample().encode();
+            let mut changed = good.clone();
+            let at = at.index(changed.len());
+            match zero_from {
+                // A block that was never written back after a power loss.
+                Some(true) => changed[at..].fill(0),
+                Some(false) => changed.insert(at, byte),
+                None => changed[at] = byte,
+            }
+            match Checkpoint::decode(&changed) {
+                Ok(read) => prop_assert_eq!(read, sample(), "at {}", at),
+                Err(_) => prop_assert_ne!(changed, good),
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            generation: u64,
+            rows in proptest::collection::vec((any::<[u64; 5]>(), 0..3_u8), 0..6),
+            path: String,
+            topic: String,
+            active: bool,
+        ) {
+            let files = rows
+                .into_iter()
+                .map(|([dev, ino, hash, acked_offset, seen_bytes], state)| FileRow {
+                    id: FileId { dev, ino },
+                    head: Print { len: 7, hash },
+                    marker: Print { len: 256, hash: !hash },
+                    acked_offset,
+                    seen_bytes,
+                    state: [RowState::Current, RowState::Draining, RowState::Done]
+                        [usize::from(state)],
+                })
+                .collect();
+            let written = Checkpoint {
+                generation,
+                entries: vec![EntryRows { path, topic, active, files }],
+            };
+            prop_assert_eq!(Checkpoint::decode(&written.encode()), Ok(written));
+        }
     }
 }

@@ -89,9 +89,14 @@ impl Reader {
             .create()
             .unwrap();
         let mut partitions = TopicPartitionList::new();
-        partitions
-            .add_partition_offset(topic, 0, Offset::Beginning)
+        let metadata = consumer
+            .fetch_metadata(Some(topic), super::DEADLINE)
             .unwrap();
+        for partition in metadata.topics()[0].partitions() {
+            partitions
+                .add_partition_offset(topic, partition.id(), Offset::Beginning)
+                .unwrap();
+        }
         consumer.assign(&partitions).unwrap();
         Self {
             consumer,
@@ -106,9 +111,6 @@ impl Reader {
             && let Some(polled) = self.consumer.poll(POLL)
         {
             // Errors are those of a broker that is down for a while.
-            if let Err(e) = &polled {
-                eprintln!("DBG err {e}");
-            }
             let Ok(message) = polled else { continue };
             let key = String::from_utf8(message.key().unwrap_or_default().to_vec()).unwrap();
             let value = message.payload().unwrap_or_default().to_vec();
