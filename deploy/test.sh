@@ -77,6 +77,10 @@ install_packages() {
   done
   ! command -v python3 >/dev/null 2>&1 || python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=(python3-venv)
+  # protoc's own package leaves the well-known types out.
+  printf 'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >"$scratch/probe.proto"
+  protoc --proto_path "$scratch" --descriptor_set_out /dev/null "$scratch/probe.proto" 2>/dev/null ||
+    missing+=(libprotobuf-dev)
   ((${#missing[@]})) || return 0
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
