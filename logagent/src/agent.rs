@@ -83,7 +83,11 @@ impl Agent {
                 None
             }
         };
-        let writer = CheckpointWriter::start(data_dir.path().to_owned(), &loaded)?;
+        let told = Arc::clone(&inbox);
+        let writer =
+            CheckpointWriter::start(data_dir.path().to_owned(), &loaded, move |written| {
+                told.push_saved(written);
+            })?;
         let limits = sink.limits();
         let options = Options {
             host: settings.host.clone(),

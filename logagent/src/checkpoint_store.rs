@@ -75,6 +75,7 @@ struct Desk {
     /// Only the newest document matters.
     next: Option<Checkpoint>,
     stopped: bool,
+    writing: bool,
     problem: Option<String>,
 }
 
@@ -86,13 +87,18 @@ pub struct CheckpointWriter {
 }
 
 impl CheckpointWriter {
-    pub fn start(folder: PathBuf, loaded: &Loaded) -> std::io::Result<Self> {
+    /// `written` is told each generation that is on disk, and each that the disk refused.
+    pub fn start(
+        folder: PathBuf,
+        loaded: &Loaded,
+        written: impl Fn(u64) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let desk: Arc<(Mutex<Desk>, Condvar)> = Arc::default();
         let theirs = Arc::clone(&desk);
         let keep_current = loaded.current_is_good;
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || write_loop(&folder, &theirs, keep_current))?;
+            .spawn(move || write_loop(&folder, &theirs, keep_current, &written))?;
         Ok(Self {
             desk,
             thread: Some(thread),
@@ -104,6 +110,12 @@ impl CheckpointWriter {
         let (desk, changed) = &*self.desk;
         desk.lock().next = Some(checkpoint);
         changed.notify_all();
+    }
+
+    /// True while a document waits or is being written.
+    pub fn is_busy(&self) -> bool {
+        let desk = self.desk.0.lock();
+        desk.writing || desk.next.is_some()
     }
 
     /// Why the last write failed; `None` when it did not.
@@ -135,7 +147,12 @@ impl Drop for CheckpointWriter {
     }
 }
 
-fn write_loop(folder: &Path, shared: &(Mutex<Desk>, Condvar), mut current_is_good: bool) {
+fn write_loop(
+    folder: &Path,
+    shared: &(Mutex<Desk>, Condvar),
+    mut current_is_good: bool,
+    told: &dyn Fn(u64),
+) {
     let (desk, changed) = shared;
     loop {
         let mut guard = desk.lock();
@@ -145,10 +162,12 @@ fn write_loop(folder: &Path, shared: &(Mutex<Desk>, Condvar), mut current_is_goo
         let Some(checkpoint) = guard.next.take() else {
             return;
         };
+        guard.writing = true;
         drop(guard);
         let previous = current_is_good.then_some(PREVIOUS_NAME);
         let written = durable::replace(folder, FILE_NAME, previous, &checkpoint.encode());
         let mut guard = desk.lock();
+        guard.writing = false;
         match written {
             Ok(()) => {
                 current_is_good = true;
@@ -168,6 +187,8 @@ fn write_loop(folder: &Path, shared: &(Mutex<Desk>, Condvar), mut current_is_goo
                 }
             }
         }
+        drop(guard);
+        told(checkpoint.generation);
     }
 }
 
@@ -184,7 +205,7 @@ mod tests {
 
     fn write(folder: &Path, generations: std::ops::RangeInclusive<u64>) {
         for generation in generations {
-            let writer = CheckpointWriter::start(folder.to_owned(), &load(folder)).unwrap();
+            let writer = CheckpointWriter::start(folder.to_owned(), &load(folder), |_| ()).unwrap();
             writer.submit(document(generation));
             assert_eq!(writer.finish(), None);
         }
@@ -233,7 +254,7 @@ mod tests {
     fn a_folder_that_is_gone_is_reported_and_recovers() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("data");
-        let writer = CheckpointWriter::start(inner.clone(), &Loaded::default()).unwrap();
+        let writer = CheckpointWriter::start(inner.clone(), &Loaded::default(), |_| ()).unwrap();
         let wait = |expect_problem: bool, generation: u64| {
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
             writer.submit(document(generation));

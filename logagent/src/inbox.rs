@@ -49,6 +49,8 @@ pub struct Arrivals<C> {
     pub rescan: bool,
     /// The producer cannot go on and has to be rebuilt.
     pub producer_broken: Option<String>,
+    /// The newest checkpoint that was written, or that could not be.
+    pub saved_generation: Option<u64>,
 }
 
 impl<C> Default for Arrivals<C> {
@@ -59,6 +61,7 @@ impl<C> Default for Arrivals<C> {
             hints: FxHashSet::default(),
             rescan: false,
             producer_broken: None,
+            saved_generation: None,
         }
     }
 }
@@ -70,6 +73,7 @@ impl<C> Arrivals<C> {
             && self.hints.is_empty()
             && !self.rescan
             && self.producer_broken.is_none()
+            && self.saved_generation.is_none()
     }
 }
 
@@ -108,6 +112,13 @@ impl<C> Inbox<C> {
 
     pub fn push_rescan(&self) {
         self.arrivals.lock().rescan = true;
+        self.wake.notify_one();
+    }
+
+    pub fn push_saved(&self, generation: u64) {
+        let mut arrivals = self.arrivals.lock();
+        arrivals.saved_generation = arrivals.saved_generation.max(Some(generation));
+        drop(arrivals);
         self.wake.notify_one();
     }
 

@@ -17,8 +17,12 @@ use crate::sink::Sink;
 use crate::source::watcher::DirectoryWatcher;
 use crate::supervisor::{PipelineView, Supervisor};
 
-/// A checkpoint at most this often: what a kill may send again.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(500);
+/// A checkpoint at most this often: what is acknowledged after it is what a kill sends again.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
+/// A document that takes long to make is made less often: it may take this share of the thread.
+const CHECKPOINT_SHARE: u32 = 50;
+/// A checkpoint that the disk refused is tried again this often.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 /// Directories that came or went are found this often.
 const DIRECTORIES_INTERVAL: Duration = Duration::from_secs(1);
 /// The thread looks around at least this often.
@@ -152,7 +156,8 @@ struct Worker<S: Sink> {
 impl<S: Sink> Worker<S> {
     /// True when nothing was in flight at the end.
     fn run(&mut self) -> bool {
-        let mut next_checkpoint = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut next_checkpoint = Instant::now();
+        let mut next_retry = Instant::now();
         let mut next_directories = Instant::now();
         let mut stop_deadline: Option<Instant> = None;
         loop {
@@ -191,9 +196,18 @@ impl<S: Sink> Worker<S> {
                     self.supervisor.directory_watched(&directory);
                 }
             }
-            if now >= next_checkpoint {
-                next_checkpoint = now + CHECKPOINT_INTERVAL;
+            if now >= next_retry {
+                next_retry = now + CHECKPOINT_RETRY;
+                if self.writer.problem().is_some() {
+                    self.supervisor.save_again();
+                }
+            }
+            let is_time = now >= next_checkpoint && !self.writer.is_busy();
+            if is_time || self.supervisor.save_wanted() {
+                let began = Instant::now();
                 self.submit_checkpoint();
+                let pause = CHECKPOINT_INTERVAL.max(began.elapsed() * CHECKPOINT_SHARE);
+                next_checkpoint = now + pause;
             }
             if let Some(deadline) = stop_deadline {
                 let settled = self.supervisor.is_settled();
@@ -214,7 +228,8 @@ impl<S: Sink> Worker<S> {
             .map(|ms| self.started + Duration::from_millis(ms));
         [
             Some(Instant::now() + ROUND_MAX),
-            Some(next_checkpoint),
+            // A busy writer rings when it is done.
+            (self.supervisor.rows_changed() && !self.writer.is_busy()).then_some(next_checkpoint),
             due,
             stop_deadline,
         ]
@@ -229,7 +244,11 @@ impl<S: Sink> Worker<S> {
     }
 
     fn report_applied(&mut self) {
-        if self.supervisor.is_handing_over() {
+        // A kill after the answer must not forget that an entry was started.
+        if self.applying.is_none()
+            || self.supervisor.is_handing_over()
+            || self.supervisor.is_saving()
+        {
             return;
         }
         if let Some(running) = self.applying.take()

@@ -25,7 +25,7 @@ use crate::sink::Sink;
 use crate::source::allow::AllowList;
 use crate::source::blocks::BlockPool;
 use crate::source::tail::{Surroundings, Tail, Turn, base_of, directory_of};
-use slot::{Slot, Stopping};
+use slot::{Saving, Slot, Stopping};
 pub use view::PipelineView;
 
 /// One read. Large enough that a system call per block costs nothing, small enough to be in cache.
@@ -83,6 +83,8 @@ pub struct Supervisor<S: Sink> {
 
     generation: u64,
     rows_changed: bool,
+    /// The next checkpoint is waited for.
+    save_wanted: bool,
     state_changed: bool,
     trouble: Option<String>,
     totals: Totals,
@@ -127,6 +129,7 @@ impl<S: Sink> Supervisor<S> {
             by_directory: FxHashMap::default(),
             generation: checkpoint.generation,
             rows_changed: false,
+            save_wanted: false,
             state_changed: false,
             trouble: None,
             totals: Totals::default(),
@@ -159,6 +162,13 @@ impl<S: Sink> Supervisor<S> {
         })
     }
 
+    /// True while a new entry is not on disk yet: a kill now would forget that it was started.
+    pub fn is_saving(&self) -> bool {
+        self.slots
+            .values()
+            .any(|slot| slot.stopping.is_none() && slot.saving != Saving::Settled)
+    }
+
     /// The entries as a plan would see them: a tail that makes way counts as its successor. Before
     /// the first plan these are the ones that ran when the agent ended.
     fn running_entries(&self, plan: &Plan) -> Vec<Entry> {
@@ -187,7 +197,7 @@ impl<S: Sink> Supervisor<S> {
             return;
         };
         if let Some(rows) = self.take_dormant(id) {
-            self.start(entry.clone(), rows);
+            self.start(entry.clone(), Some(rows));
         } else if let Some(route) = self.route_of(id)
             && let Some(slot) = self.slots.get_mut(&route)
         {
@@ -197,7 +207,7 @@ impl<S: Sink> Supervisor<S> {
 
     fn stop(&mut self, id: &EntryId) {
         if let Some(rows) = self.take_dormant(id) {
-            self.keep_stopped(id.clone(), rows);
+            self.keep_stopped(id.clone(), Some(rows));
         } else if let Some(slot) = self.pending_mut(id) {
             slot.successor = None;
         } else if let Some(route) = self.route_of(id) {
@@ -213,7 +223,7 @@ impl<S: Sink> Supervisor<S> {
 
     fn hand_over(&mut self, from: &EntryId, to: Entry) {
         if let Some(rows) = self.take_dormant(from) {
-            self.start(to, rows);
+            self.start(to, Some(rows));
         } else if let Some(pending) = self.pending_mut(from) {
             pending.rows_to = to.id.clone();
             pending.successor = Some(to);
@@ -244,10 +254,11 @@ impl<S: Sink> Supervisor<S> {
         let rows = known
             .and_then(|at| self.stopped.remove(at))
             .map(|(_, rows)| rows);
-        self.start(entry, rows.unwrap_or_default());
+        self.start(entry, rows);
     }
 
-    fn start(&mut self, entry: Entry, rows: Vec<FileRow>) {
+    /// Without rows the entry is new to the checkpoint.
+    fn start(&mut self, entry: Entry, rows: Option<Vec<FileRow>>) {
         let route = self.next_route;
         self.next_route += 1;
         tracing::info!(path = entry.id.path, topic = entry.id.topic, "collecting");
@@ -257,7 +268,7 @@ impl<S: Sink> Supervisor<S> {
         self.ready.push_back(route);
     }
 
-    fn make_tail(&mut self, entry: Entry, rows: Vec<FileRow>, route: u64) -> Tail {
+    fn make_tail(&mut self, entry: Entry, rows: Option<Vec<FileRow>>, route: u64) -> Tail {
         let options = TailerOptions {
             block_bytes: BLOCK_BYTES,
             max_line_bytes: entry
@@ -312,7 +323,9 @@ impl<S: Sink> Supervisor<S> {
         Some(self.dormant.swap_remove(at).1)
     }
 
-    fn keep_stopped(&mut self, id: EntryId, rows: Vec<FileRow>) {
+    fn keep_stopped(&mut self, id: EntryId, rows: Option<Vec<FileRow>>) {
+        // An entry that never began has nothing to go on with.
+        let Some(rows) = rows else { return };
         self.stopped.retain(|(known, _)| *known != id);
         self.stopped.push_back((id, rows));
         if self.stopped.len() > STOPPED_MAX {
@@ -342,6 +355,9 @@ impl<S: Sink> Supervisor<S> {
                 tracing::error!(reason = error, "no new Kafka producer");
             }
             self.queue_waiting();
+        }
+        if let Some(generation) = arrivals.saved_generation.take() {
+            self.note_saved(generation);
         }
         let trouble = self.sink.trouble();
         if trouble != self.trouble {
@@ -378,6 +394,17 @@ impl<S: Sink> Supervisor<S> {
             }
         }
         self.ready.push_back(ack.route);
+    }
+
+    /// The checkpoint of this generation is on disk, or the disk has refused it.
+    fn note_saved(&mut self, generation: u64) {
+        for (route, slot) in &mut self.slots {
+            if matches!(slot.saving, Saving::Until(wanted) if wanted <= generation) {
+                slot.saving = Saving::Settled;
+                slot.tail.tailer.persisted();
+                self.ready.push_back(*route);
+            }
+        }
     }
 
     fn hint(&mut self, path: &Path) {
@@ -484,6 +511,11 @@ impl<S: Sink> Supervisor<S> {
         self.budget.charge(slot.tail.lane(), charged_bytes);
         self.totals.lines_read += lines_read;
         self.rows_changed |= slot.tail.tailer.revision() != revision;
+        if slot.tail.take_wants_save() {
+            slot.saving = Saving::Wanted;
+            self.rows_changed = true;
+            self.save_wanted = true;
+        }
         match turn {
             Ok(Turn::More) => self.ready.push_back(route),
             Ok(Turn::Idle { until_ms }) => {
@@ -626,11 +658,27 @@ impl<S: Sink> Supervisor<S> {
             .all(|slot| slot.tail.tailer.is_settled())
     }
 
+    /// True when the next checkpoint has something new.
+    pub fn rows_changed(&self) -> bool {
+        self.rows_changed
+    }
+
+    /// True when reading waits for the next checkpoint.
+    pub fn save_wanted(&self) -> bool {
+        self.save_wanted
+    }
+
+    /// The document on disk is not the newest one, though nothing has changed since.
+    pub fn save_again(&mut self) {
+        self.rows_changed = true;
+    }
+
     /// The document for the disk, when it changed since the last call.
     pub fn take_checkpoint(&mut self) -> Option<Checkpoint> {
         if !std::mem::take(&mut self.rows_changed) {
             return None;
         }
+        self.save_wanted = false;
         self.generation += 1;
         let mut entries = Vec::with_capacity(self.slots.len() + self.stopped.len());
         for slot in self.slots.values_mut() {
@@ -641,7 +689,12 @@ impl<S: Sink> Supervisor<S> {
             if slot.panicked_until_ms.is_none() {
                 slot.saved_rows = slot.tail.tailer.rows();
             }
-            entries.push(rows_of(id, active, slot.saved_rows.clone()));
+            if slot.saving == Saving::Wanted {
+                slot.saving = Saving::Until(self.generation);
+            }
+            if let Some(rows) = slot.saved_rows.clone() {
+                entries.push(rows_of(id, active, rows));
+            }
         }
         let dormant = self
             .dormant

@@ -22,5 +22,6 @@ pub mod config;
 pub mod framing;
 pub mod identity;
 pub mod plan;
+mod planted;
 pub mod rotation;
 pub mod tailer;

@@ -1,8 +1,8 @@
 //! Which files of a directory were rotated away from a path, and in which order.
 //!
-//! Two naming schemes are understood: a number that grows with age (`access.log.1` is newer than
-//! `access.log.2`) and a date or counter that grows with time (`access.log-20261124`). This
-//! module compares names and identities; it never looks into a directory or a file.
+//! Two naming schemes are understood: a number (`access.log.1`), which as a rule grows with age but
+//! with some writers grows with time, and a date (`access.log-20261124`). This module compares
+//! names and identities; it never looks into a directory or a file.
 
 use crate::identity::FileStat;
 
@@ -19,19 +19,49 @@ const COMPRESSED: [&str; 6] = [".gz", ".bz2", ".xz", ".zst", ".lz4", ".Z"];
 /// A longer run of digits is a date, not a count of rotations.
 const MAX_COUNT_DIGITS: usize = 4;
 
-/// How old a rotated file is, told by its name. Greater is newer, within one scheme.
+/// How old a rotated file is, told by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age<'a> {
     Count(u32),
     Date(&'a str),
 }
 
-impl Age<'_> {
-    fn is_newer_than(&self, other: &Age<'_>) -> bool {
-        match (self, other) {
-            (Age::Count(a), Age::Count(b)) => a < b,
-            (Age::Date(a), Age::Date(b)) => a > b,
-            _ => false,
+/// Which way the numbers of rotated files go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    /// `.1` is the newest, as logrotate counts: each rotation renames all of them.
+    FromTheNewest,
+    /// The largest number is the newest: each rotation takes the next one.
+    FromTheOldest,
+}
+
+impl Counting {
+    /// Greater is newer.
+    fn rank(self, count: u32) -> i64 {
+        match self {
+            Self::FromTheNewest => -i64::from(count),
+            Self::FromTheOldest => i64::from(count),
+        }
+    }
+}
+
+/// What the caller knows of a rotated file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquaintance {
+    /// Nobody has seen it.
+    Stranger,
+    /// It was rotated before the entry was started.
+    Older,
+    /// It is the n-th one that was read. Those read later were rotated later.
+    Read(usize),
+}
+
+impl Acquaintance {
+    fn order(self) -> Option<usize> {
+        match self {
+            Self::Stranger => None,
+            Self::Older => Some(0),
+            Self::Read(nth) => Some(nth + 1),
         }
     }
 }
@@ -62,13 +92,17 @@ fn age<'a>(base: &str, name: &'a str) -> Option<Age<'a>> {
 }
 
 /// Oldest first. Files that are not named like a rotation of `base` are left out.
-fn rotated<'a>(base: &str, siblings: &'a [Sibling]) -> Vec<(Age<'a>, &'a Sibling)> {
+fn rotated<'a>(
+    base: &str,
+    siblings: &'a [Sibling],
+    counting: Counting,
+) -> Vec<(Age<'a>, &'a Sibling)> {
     let mut found: Vec<_> = siblings
         .iter()
         .filter_map(|sibling| Some((age(base, &sibling.name)?, sibling)))
         .collect();
     found.sort_by(|(a, _), (b, _)| match (a, b) {
-        (Age::Count(a), Age::Count(b)) => b.cmp(a),
+        (Age::Count(a), Age::Count(b)) => counting.rank(*a).cmp(&counting.rank(*b)),
         (Age::Date(a), Age::Date(b)) => a.cmp(b),
         (Age::Count(_), Age::Date(_)) => std::cmp::Ordering::Less,
         (Age::Date(_), Age::Count(_)) => std::cmp::Ordering::Greater,
@@ -76,31 +110,89 @@ fn rotated<'a>(base: &str, siblings: &'a [Sibling]) -> Vec<(Age<'a>, &'a Sibling
     found
 }
 
-/// The files that had the path after the newest one that `is_known` knows, and were rotated away
-/// before anybody looked. Oldest first. When none is known, all of them.
+/// Which way the numbers go, as far as the known files tell.
+///
+/// Two known files show it by the order in which they had the path. When there are none such, but
+/// every stranger has a larger number than every known file, then the strangers came later, since
+/// what was there before would be known; unless so many are known that older ones were forgotten.
+fn counting_of(counts: &[(u32, Acquaintance)], known_max: usize) -> Counting {
+    let known = || {
+        counts
+            .iter()
+            .filter_map(|(count, who)| Some((who.order()?, *count)))
+    };
+    let last = known().max();
+    let before = last.and_then(|(order, _)| known().filter(|(o, _)| *o < order).max());
+    if let (Some((_, last)), Some((_, before))) = (last, before) {
+        return if last > before {
+            Counting::FromTheOldest
+        } else {
+            Counting::FromTheNewest
+        };
+    }
+    let strangers = || {
+        counts
+            .iter()
+            .filter(|(_, who)| *who == Acquaintance::Stranger)
+            .map(|(count, _)| *count)
+    };
+    let largest_known = known().map(|(_, count)| count).max();
+    match (largest_known, strangers().min()) {
+        (Some(known_count), Some(stranger))
+            if stranger > known_count && known().count() < known_max =>
+        {
+            Counting::FromTheOldest
+        }
+        _ => Counting::FromTheNewest,
+    }
+}
+
+/// The files that had the path after the newest known one, and were rotated away before anybody
+/// looked. Oldest first. When none is known, all of them.
+///
+/// The caller remembers at most `known_max` files.
 #[must_use]
 pub fn missed<'a>(
     base: &str,
     siblings: &'a [Sibling],
-    is_known: impl Fn(&FileStat) -> bool,
+    known_max: usize,
+    acquaintance: impl Fn(&FileStat) -> Acquaintance,
 ) -> Vec<&'a Sibling> {
-    let found = rotated(base, siblings);
-    let newest_known = found
+    let counts: Vec<_> = siblings
         .iter()
-        .rev()
-        .find(|(_, sibling)| is_known(&sibling.stat))
-        .map(|(age, _)| *age);
+        .filter_map(|sibling| match age(base, &sibling.name)? {
+            Age::Count(count) => Some((count, acquaintance(&sibling.stat))),
+            Age::Date(_) => None,
+        })
+        .collect();
+    let found = rotated(base, siblings, counting_of(&counts, known_max));
+    // The newest known one of each way of naming: an operator may have changed it.
+    let (mut after_count, mut after_date) = (0, 0);
+    for (at, (age, sibling)) in found.iter().enumerate() {
+        if acquaintance(&sibling.stat) != Acquaintance::Stranger {
+            match age {
+                Age::Count(_) => after_count = at + 1,
+                Age::Date(_) => after_date = at + 1,
+            }
+        }
+    }
     found
         .into_iter()
-        .filter(|(age, _)| newest_known.is_none_or(|known| age.is_newer_than(&known)))
-        .map(|(_, sibling)| sibling)
+        .enumerate()
+        .filter(|(at, (age, _))| {
+            *at >= match age {
+                Age::Count(_) => after_count,
+                Age::Date(_) => after_date,
+            }
+        })
+        .map(|(_, (_, sibling))| sibling)
         .collect()
 }
 
-/// The rotated files of `base`, newest first: where a lost file is looked for.
+/// The rotated files of `base`, newest first as logrotate counts: where a lost file is looked for.
 #[must_use]
 pub fn newest_first<'a>(base: &str, siblings: &'a [Sibling]) -> Vec<&'a Sibling> {
-    rotated(base, siblings)
+    rotated(base, siblings, Counting::FromTheNewest)
         .into_iter()
         .rev()
         .map(|(_, sibling)| sibling)
@@ -126,10 +218,15 @@ mod tests {
             .collect()
     }
 
+    /// `known` in the order of their reading.
     #[track_caller]
     fn check(names: &[(&str, u64)], known: &[u64], want: &[&str]) {
         let siblings = dir(names);
-        let got: Vec<_> = missed("a.log", &siblings, |stat| known.contains(&stat.id.ino))
+        let known = |stat: &FileStat| {
+            let nth = known.iter().position(|ino| *ino == stat.id.ino);
+            nth.map_or(Acquaintance::Stranger, Acquaintance::Read)
+        };
+        let got: Vec<_> = missed("a.log", &siblings, 16, known)
             .into_iter()
             .map(|sibling| sibling.name.as_str())
             .collect();
@@ -144,9 +241,10 @@ mod tests {
             ("a.log.3", 2),
             ("a.log.10", 1),
         ];
-        check(&counted, &[4], &[]);
-        check(&counted, &[3], &["a.log.1"]);
-        check(&counted, &[2], &["a.log.2", "a.log.1"]);
+        check(&counted, &[1, 2, 3, 4], &[]);
+        check(&counted, &[3, 4], &[]);
+        check(&counted, &[1, 2, 3], &["a.log.1"]);
+        check(&counted, &[1, 2], &["a.log.2", "a.log.1"]);
         check(&counted, &[1], &["a.log.3", "a.log.2", "a.log.1"]);
         check(&counted, &[1, 3], &["a.log.1"]);
         check(
@@ -161,6 +259,57 @@ mod tests {
         ];
         check(&dated, &[3], &[]);
         check(&dated, &[1], &["a.log-20261123", "a.log-20261124"]);
+    }
+
+    #[test]
+    fn numbers_may_grow_with_time() {
+        let names = [
+            ("a.log.4", 1),
+            ("a.log.9", 2),
+            ("a.log.14", 3),
+            ("a.log.19", 4),
+        ];
+        check(&names, &[1, 2], &["a.log.14", "a.log.19"]);
+        check(&names, &[1], &["a.log.9", "a.log.14", "a.log.19"]);
+        check(&names, &[1, 2, 3, 4], &[]);
+        check(&names, &[4], &["a.log.14", "a.log.9", "a.log.4"]);
+        // The same names as logrotate would have made them.
+        check(&names, &[4, 3], &["a.log.9", "a.log.4"]);
+    }
+
+    #[test]
+    fn what_was_there_before_the_entry_is_not_missed() {
+        let siblings = dir(&[
+            ("a.log.1", 9),
+            ("a.log.2", 3),
+            ("a.log.3", 2),
+            ("a.log.4", 1),
+        ]);
+        let before = |known: &'static [u64]| {
+            move |stat: &FileStat| match stat.id.ino {
+                9 => Acquaintance::Read(0),
+                ino if known.contains(&ino) => Acquaintance::Older,
+                _ => Acquaintance::Stranger,
+            }
+        };
+        assert_eq!(
+            missed("a.log", &siblings, 16, before(&[1, 2, 3])),
+            [] as [&Sibling; 0]
+        );
+        // One was unpacked or copied by hand.
+        assert_eq!(
+            missed("a.log", &siblings, 16, before(&[2, 3])),
+            [] as [&Sibling; 0]
+        );
+        // The oldest ones were forgotten.
+        let found = missed("a.log", &siblings[1..], 2, before(&[2, 3]));
+        assert_eq!(found, [] as [&Sibling; 0]);
+    }
+
+    #[test]
+    fn a_changed_naming_loses_nothing() {
+        let names = [("a.log.1", 1), ("a.log-20261123", 2), ("a.log-20261124", 3)];
+        check(&names, &[1], &["a.log-20261123", "a.log-20261124"]);
     }
 
     #[test]

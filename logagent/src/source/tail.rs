@@ -68,6 +68,7 @@ pub struct Tail {
     /// Charged since the supervisor last asked.
     charged_bytes: u64,
     lines_read: u64,
+    wants_save: bool,
 }
 
 impl Tail {
@@ -88,6 +89,7 @@ impl Tail {
             held: None,
             charged_bytes: 0,
             lines_read: 0,
+            wants_save: false,
         }
     }
 
@@ -122,6 +124,11 @@ impl Tail {
             std::mem::take(&mut self.charged_bytes),
             std::mem::take(&mut self.lines_read),
         )
+    }
+
+    /// True once when reading waits for a checkpoint that knows this entry.
+    pub fn take_wants_save(&mut self) -> bool {
+        std::mem::take(&mut self.wants_save)
     }
 
     /// Carries out steps until there is nothing to do, no space, or the turn is over.
@@ -178,6 +185,7 @@ impl Tail {
                         return Turn::More;
                     }
                 }
+                Step::Persist => self.wants_save = true,
                 Step::Close { handle } => {
                     self.open.remove(&handle);
                 }

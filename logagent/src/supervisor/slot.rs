@@ -20,6 +20,17 @@ pub(super) struct Stopping {
     pub(super) rows_to: EntryId,
 }
 
+/// Whether a checkpoint that knows the entry is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Saving {
+    /// It is, or nothing waits for it yet.
+    Settled,
+    /// Reading waits for the next checkpoint.
+    Wanted,
+    /// Reading waits for the one of this generation.
+    Until(u64),
+}
+
 pub(super) struct Slot {
     pub(super) tail: Tail,
     pub(super) stopping: Option<Stopping>,
@@ -30,8 +41,9 @@ pub(super) struct Slot {
     pub(super) wake_pending: bool,
     /// After a panic: when it starts again from `saved_rows`.
     pub(super) panicked_until_ms: Option<u64>,
-    /// The rows of the last checkpoint.
-    pub(super) saved_rows: Vec<FileRow>,
+    /// The rows of the last checkpoint; `None` when it does not know the entry.
+    pub(super) saved_rows: Option<Vec<FileRow>>,
+    pub(super) saving: Saving,
     /// The resolved path under which hints find this tail, besides its own.
     pub(super) indexed: PathBuf,
     pub(super) lines_acked: u64,
@@ -45,7 +57,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(tail: Tail, saved_rows: Vec<FileRow>) -> Self {
+    pub(super) fn new(tail: Tail, saved_rows: Option<Vec<FileRow>>) -> Self {
         Self {
             indexed: tail.path().to_owned(),
             tail,
@@ -55,6 +67,7 @@ impl Slot {
             wake_pending: false,
             panicked_until_ms: None,
             saved_rows,
+            saving: Saving::Settled,
             lines_acked: 0,
             bytes_acked: 0,
             last_ack_ms: None,

@@ -9,6 +9,7 @@ use crate::ack::{AckTracker, Acked, BlockId};
 use crate::checkpoint::{FileRow, RowState};
 use crate::framing::Lines;
 use crate::identity::{FileId, FileStat, Known, Print, Verdict, marker_at_end};
+use crate::planted::{self, Bug};
 
 /// A block whose content is gone from the file: it can be acknowledged, but not sent again.
 #[derive(Debug)]
@@ -24,9 +25,6 @@ pub(super) struct ReadDone<'a> {
     pub(super) bytes: &'a Bytes,
     pub(super) asked_bytes: usize,
     pub(super) now_ms: u64,
-    /// Planted bug: other bytes before the offset are not minded.
-    #[cfg(test)]
-    pub(super) trusting: bool,
 }
 
 #[derive(Debug)]
@@ -179,13 +177,11 @@ impl FileTail {
             bytes,
             asked_bytes,
             now_ms,
-            ..
         } = read;
         self.error = None;
         let verdict = self.known.judge(start, bytes);
-        #[cfg(test)]
         let verdict = match verdict {
-            Verdict::Rewritten if read.trusting => Verdict::Same,
+            Verdict::Rewritten if planted::is(Bug::MarkerUnchecked) => Verdict::Same,
             verdict => verdict,
         };
         match verdict {
@@ -340,7 +336,6 @@ impl FileTail {
     }
 
     /// Planted bug: a file that lost its path is not read to its end.
-    #[cfg(test)]
     pub(super) fn give_up(&mut self) {
         self.finished = true;
         self.ready = false;
@@ -368,23 +363,19 @@ impl FileTail {
     }
 
     pub(super) fn row(&self, state: RowState) -> FileRow {
+        let (marker, acked_offset) = if planted::is(Bug::CheckpointBeforeAck) {
+            (self.known.marker, self.known.offset)
+        } else {
+            (*self.acks.mark(), self.acks.watermark())
+        };
         FileRow {
             id: self.id,
             head: self.known.head,
-            marker: *self.acks.mark(),
-            acked_offset: self.acks.watermark(),
+            marker,
+            acked_offset,
             seen_bytes: self.seen_bytes.max(self.stat.size),
             state,
         }
-    }
-
-    /// The row of an agent that writes what it read instead of what was acknowledged.
-    #[cfg(test)]
-    pub(super) fn row_before_ack(&self, state: RowState) -> FileRow {
-        let mut row = self.row(state);
-        row.acked_offset = self.known.offset;
-        row.marker = self.known.marker;
-        row
     }
 
     pub(super) fn view(&self) -> FileView {

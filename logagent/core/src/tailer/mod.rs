@@ -28,6 +28,7 @@
 //!             // when the last record of the block is acknowledged: tailer.block_done(block.ticket)
 //!             // when one failed for good:                        tailer.block_failed(block.ticket)
 //!         }
+//!         Step::Persist => ask_the_disk(tailer.rows()), // when durable: tailer.persisted()
 //!         Step::Close { handle } => drop(fds.remove(handle)),
 //!         Step::Idle { until_ms } => break, // wait for: until_ms, a notify hint (then wake()),
 //!                                           // or block_done/block_failed; then call next again
@@ -36,7 +37,7 @@
 //! ```
 //!
 //! Each answer must be given before `next` is called again, except those of `Produce` (later, in
-//! any order). After answers look at [`Tailer::revision`]: when it changed, [`Tailer::rows`] has
+//! any order) and `Persist` (later). After answers look at [`Tailer::revision`]: when it changed, [`Tailer::rows`] has
 //! news for the checkpoint.
 
 use std::collections::VecDeque;
@@ -45,15 +46,17 @@ use bytes::Bytes;
 
 use crate::checkpoint::{FileRow, RowState};
 use crate::config::StartAt;
-use crate::identity::{FileStat, Known, Print};
-use crate::rotation::{self, Sibling};
+use crate::identity::FileStat;
+use crate::planted::{self, Bug};
+use crate::rotation::Sibling;
 
 mod file;
 mod opening;
+mod resume;
 mod step;
 
 use file::FileTail;
-use opening::{Aim, Job, Opening, Outcome, Place};
+use opening::{Aim, Job, Opening, Outcome};
 pub use step::{
     Block, Blocked, FileView, Handle, Note, PathSeen, Step, TailView, TailerOptions, Target, Ticket,
 };
@@ -61,27 +64,12 @@ pub use step::{
 /// How many finished files are remembered, to know them again by identity.
 const MAX_DONE_ROWS: usize = 16;
 
-/// Faults that the simulation plants to prove that it finds them.
-#[cfg(test)]
-#[expect(
-    dead_code,
-    reason = "the simulation that plants them is still being written"
-)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bug {
-    CheckpointBeforeAck,
-    DrainSkipped,
-    MarkerUnchecked,
-    FailureJumped,
-    MissedRotationsIgnored,
-}
-
 /// How far a start has come.
 #[derive(Debug)]
 enum Phase {
     /// Rows wait for a look at the path and the directory.
     Starting {
-        rows: Vec<FileRow>,
+        rows: Option<Vec<FileRow>>,
         path: Option<PathSeen>,
     },
     /// The rows' files are being opened; then come the ones that no row knows.
@@ -91,6 +79,17 @@ enum Phase {
         siblings: Vec<Sibling>,
     },
     Running,
+}
+
+/// Whether a restart would know that this entry was started.
+///
+/// Without that, a file that is read, killed over and rotated away would be taken for one that was
+/// there before the entry, and its rest would be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    No,
+    Asked,
+    Yes,
 }
 
 /// See the module's documentation.
@@ -117,22 +116,23 @@ pub struct Tailer {
     present: bool,
     path_error: Option<String>,
     stopping: bool,
+    saved: Saved,
     next_handle: u32,
     asked_bytes: usize,
     revision: u64,
     notes: Vec<Note>,
-    #[cfg(test)]
-    bug: Option<Bug>,
 }
 
 impl Tailer {
     /// `base_name` is the last part of the path. `rows` are the checkpoint's for this entry, in
-    /// their order; empty for a new one.
+    /// their order. `None` for an entry that the checkpoint does not know: what was rotated before
+    /// is not its business. That is something else than an entry without files, which was started
+    /// before any file was there.
     #[must_use]
     pub fn new(
         base_name: &str,
         start_at: StartAt,
-        rows: Vec<FileRow>,
+        rows: Option<Vec<FileRow>>,
         options: TailerOptions,
     ) -> Self {
         Self {
@@ -140,6 +140,11 @@ impl Tailer {
             start_at,
             options,
             now_ms: 0,
+            saved: if rows.is_some() || planted::is(Bug::StartUnsaved) {
+                Saved::Yes
+            } else {
+                Saved::No
+            },
             phase: Phase::Starting { rows, path: None },
             chain: VecDeque::new(),
             done: VecDeque::new(),
@@ -157,8 +162,6 @@ impl Tailer {
             asked_bytes: 0,
             revision: 0,
             notes: Vec::new(),
-            #[cfg(test)]
-            bug: None,
         }
     }
 
@@ -215,6 +218,18 @@ impl Tailer {
             Some(Some(handle)) => return Step::StatHandle { handle },
             None => {}
         }
+        match self.saved {
+            Saved::No => {
+                self.saved = Saved::Asked;
+                return Step::Persist;
+            }
+            Saved::Asked => {
+                return Step::Idle {
+                    until_ms: self.next_sweep_ms.max(self.now_ms + 1),
+                };
+            }
+            Saved::Yes => {}
+        }
         if let Some(step) = self.next_read() {
             return step;
         }
@@ -260,8 +275,7 @@ impl Tailer {
             current.start_draining(self.now_ms);
             self.notes.push(Note::Rotated { file: current.id });
             self.revision += 1;
-            #[cfg(test)]
-            if self.bug == Some(Bug::DrainSkipped) {
+            if planted::is(Bug::DrainSkipped) {
                 current.give_up();
             }
         }
@@ -315,6 +329,13 @@ impl Tailer {
         }
     }
 
+    /// Answers [`Step::Persist`].
+    pub fn persisted(&mut self) {
+        if self.saved == Saved::Asked {
+            self.saved = Saved::Yes;
+        }
+    }
+
     /// Answers [`Step::StatHandle`].
     pub fn handle_seen(&mut self, handle: Handle, result: Result<FileStat, Blocked>) {
         let Some(file) = self.chain.iter_mut().find(|file| file.handle == handle) else {
@@ -354,8 +375,6 @@ impl Tailer {
             bytes: &bytes,
             asked_bytes: self.asked_bytes,
             now_ms: self.now_ms,
-            #[cfg(test)]
-            trusting: self.bug == Some(Bug::MarkerUnchecked),
         };
         let produced = file.read_done(&read, &self.options, &mut self.notes);
         self.revision += u64::from(self.notes.len() > notes_before);
@@ -376,8 +395,7 @@ impl Tailer {
     /// A record of the block failed for good. Reading goes back to the watermark after a pause,
     /// and so it does in the later files of the chain, so that what is sent again is in order.
     pub fn block_failed(&mut self, ticket: Ticket, why: &str) {
-        #[cfg(test)]
-        if self.bug == Some(Bug::FailureJumped) {
+        if planted::is(Bug::FailureJumped) {
             self.block_done(ticket);
             return;
         }
@@ -426,13 +444,17 @@ impl Tailer {
         self.outbox.is_none() && self.chain.iter().all(FileTail::is_settled)
     }
 
-    /// What the checkpoint is to remember, in reading order.
+    /// What the checkpoint is to remember, in reading order. `None` for an entry that has not begun:
+    /// then the checkpoint must not know it.
     #[must_use]
-    pub fn rows(&self) -> Vec<FileRow> {
+    pub fn rows(&self) -> Option<Vec<FileRow>> {
         let mut rows: Vec<FileRow> = self.done.iter().cloned().collect();
         match &self.phase {
             // Not looked at yet: nothing is known better than before.
             Phase::Starting { rows, .. } => return rows.clone(),
+            Phase::Resuming {
+                first_start: true, ..
+            } => return None,
             Phase::Resuming { .. } => {
                 rows.extend(self.jobs.iter().filter_map(Job::row).cloned());
             }
@@ -444,24 +466,10 @@ impl Tailer {
             } else {
                 RowState::Current
             };
-            let row = self.row_of(file, state);
             // Files being opened come after the ones that are open already.
-            rows.insert(self.done.len() + at, row);
+            rows.insert(self.done.len() + at, file.row(state));
         }
-        rows
-    }
-
-    #[cfg(not(test))]
-    fn row_of(&self, file: &FileTail, state: RowState) -> FileRow {
-        file.row(state)
-    }
-
-    #[cfg(test)]
-    fn row_of(&self, file: &FileTail, state: RowState) -> FileRow {
-        match self.bug {
-            Some(Bug::CheckpointBeforeAck) => file.row_before_ack(state),
-            _ => file.row(state),
-        }
+        Some(rows)
     }
 
     /// Changes whenever [`Tailer::rows`] does.
@@ -489,15 +497,6 @@ impl Tailer {
             error: self.path_error.clone().or_else(file_error),
             files: self.chain.iter().map(FileTail::view).collect(),
         }
-    }
-
-    #[cfg(test)]
-    #[expect(
-        dead_code,
-        reason = "the simulation that plants them is still being written"
-    )]
-    pub(crate) fn plant(&mut self, bug: Option<Bug>) {
-        self.bug = bug;
     }
 
     /// The next read of the oldest file that may have something, if nothing holds it back.
@@ -546,271 +545,6 @@ impl Tailer {
         self.done.push_back(row);
         while self.done.len() > MAX_DONE_ROWS {
             self.done.pop_front();
-        }
-    }
-
-    /// The rows are read: their files are looked for, in order.
-    fn start_resuming(
-        &mut self,
-        rows: Vec<FileRow>,
-        path: Option<PathSeen>,
-        siblings: Vec<Sibling>,
-    ) {
-        let first_start = rows.is_empty();
-        let path = match path {
-            Some(PathSeen::File(stat)) => Some(stat),
-            Some(PathSeen::Blocked(Blocked::Refused(why))) => {
-                self.path_error = Some(why);
-                None
-            }
-            _ => None,
-        };
-        self.present = path.is_some();
-        let (done, open): (Vec<_>, Vec<_>) = rows
-            .into_iter()
-            .partition(|row| row.state == RowState::Done);
-        self.done = done.into();
-        for row in &open {
-            let places = opening::places_of(row, &open, &self.base_name, path.as_ref(), &siblings);
-            self.jobs.push_back(Job {
-                aim: Aim::Row(row.clone()),
-                places,
-            });
-        }
-        if first_start {
-            // What was rotated before this entry existed is none of its business.
-            let old = rotation::newest_first(&self.base_name, &siblings);
-            for sibling in old.into_iter().take(MAX_DONE_ROWS).rev() {
-                self.done.push_back(FileRow {
-                    id: sibling.stat.id,
-                    head: Print::default(),
-                    marker: Print::default(),
-                    acked_offset: sibling.stat.size,
-                    seen_bytes: sibling.stat.size,
-                    state: RowState::Done,
-                });
-            }
-        }
-        self.phase = Phase::Resuming {
-            first_start,
-            path,
-            siblings,
-        };
-        self.revision += 1;
-    }
-
-    /// The files that the rows know are open: now the ones that they do not know.
-    fn finish_resuming(&mut self) {
-        let Phase::Resuming {
-            first_start,
-            path,
-            siblings,
-        } = std::mem::replace(&mut self.phase, Phase::Running)
-        else {
-            return;
-        };
-        let unclaimed = path.filter(|stat| self.chain.iter().all(|file| file.id != stat.id));
-        let aim = match self.start_at {
-            StartAt::End if first_start => Aim::End,
-            _ => Aim::Beginning,
-        };
-        if first_start {
-            self.open_path(unclaimed, aim);
-        } else {
-            self.open_arrived(&siblings, unclaimed, aim);
-        }
-        self.next_sweep_ms = self.now_ms + self.options.sweep_ms;
-    }
-
-    /// Opens what was rotated away before anybody looked, then the file at the path.
-    fn open_arrived(&mut self, siblings: &[Sibling], path: Option<FileStat>, aim: Aim) {
-        let missed: Vec<Sibling> = rotation::missed(&self.base_name, siblings, |stat| {
-            path.is_some_and(|path| path.id == stat.id) || self.knows(stat)
-        })
-        .into_iter()
-        .cloned()
-        .collect();
-        #[cfg(test)]
-        let missed = if self.bug == Some(Bug::MissedRotationsIgnored) {
-            Vec::new()
-        } else {
-            missed
-        };
-        for sibling in missed {
-            if rotation::is_compressed(&sibling.name) {
-                self.notes.push(Note::Lost {
-                    file: sibling.stat.id,
-                    from_offset: 0,
-                    to_offset: sibling.stat.size,
-                    reason: format!(
-                        "{} was rotated and compressed before it was read (compressed size)",
-                        sibling.name
-                    ),
-                });
-                self.remember_done(FileRow {
-                    id: sibling.stat.id,
-                    head: Print::default(),
-                    marker: Print::default(),
-                    acked_offset: sibling.stat.size,
-                    seen_bytes: sibling.stat.size,
-                    state: RowState::Done,
-                });
-                continue;
-            }
-            let aim = self.aim_of(&sibling.stat, Aim::Beginning);
-            self.jobs.push_back(Job::new(
-                aim,
-                Target::Sibling(sibling.name),
-                sibling.stat.id,
-            ));
-        }
-        self.open_path(path, aim);
-    }
-
-    fn open_path(&mut self, path: Option<FileStat>, aim: Aim) {
-        if let Some(stat) = path {
-            let aim = self.aim_of(&stat, aim);
-            self.jobs.push_back(Job::new(aim, Target::Path, stat.id));
-        }
-    }
-
-    /// A finished file that comes back is read on, if its content proves it.
-    fn aim_of(&self, stat: &FileStat, otherwise: Aim) -> Aim {
-        let finished = self
-            .done
-            .iter()
-            .find(|row| row.id == stat.id && row.head.len > 0);
-        finished.map_or(otherwise, |row| Aim::RowOrBeginning(row.clone()))
-    }
-
-    /// Whether a rotated file needs no reading.
-    fn knows(&self, stat: &FileStat) -> bool {
-        self.chain.iter().any(|file| file.id == stat.id)
-            || self.done.iter().any(|row| {
-                let was_ours = row.head.len > 0;
-                let covers = if was_ours {
-                    row.acked_offset >= stat.size
-                } else {
-                    row.seen_bytes <= stat.size
-                };
-                row.id == stat.id && covers
-            })
-    }
-
-    fn next_opening(&mut self) -> Option<Step> {
-        loop {
-            if let Some(opening) = &self.opening {
-                let (offset, max_bytes) = opening.next_read()?;
-                return Some(Step::Read {
-                    handle: opening.handle,
-                    offset,
-                    max_bytes,
-                });
-            }
-            let Some(job) = self.jobs.front_mut() else {
-                if matches!(self.phase, Phase::Resuming { .. }) {
-                    self.finish_resuming();
-                    continue;
-                }
-                return None;
-            };
-            // A file that another row proved to be its own is not tried again.
-            let place = job.places.pop_front();
-            let Some(place) = place else {
-                let job = self.jobs.pop_front();
-                self.file_is_gone(job);
-                continue;
-            };
-            if self.chain.iter().any(|file| file.id == place.id) {
-                continue;
-            }
-            let handle = Handle(self.next_handle);
-            self.next_handle += 1;
-            let target = place.target.clone();
-            self.opening = Some(Opening::new(handle, place, job.aim.clone()));
-            return Some(Step::Open { handle, target });
-        }
-    }
-
-    fn file_is_gone(&mut self, job: Option<Job>) {
-        let Some(Job {
-            aim: Aim::Row(row), ..
-        }) = job
-        else {
-            return;
-        };
-        if row.seen_bytes > row.acked_offset {
-            self.notes.push(Note::Lost {
-                file: row.id,
-                from_offset: row.acked_offset,
-                to_offset: row.seen_bytes,
-                reason: "the file was gone or rewritten when the agent came back".into(),
-            });
-        }
-        // It may come back, with a disk that is mounted late for instance.
-        self.remember_done(row);
-        self.revision += 1;
-    }
-
-    fn judge_opening(&mut self, opening: Opening, outcome: Outcome) {
-        match outcome {
-            Outcome::More => self.opening = Some(opening),
-            Outcome::NotThis => self.closing.push_back(opening.handle),
-            Outcome::Take(stat, known) => {
-                self.jobs.pop_front();
-                self.done.retain(|row| row.id != stat.id);
-                self.take_file(&opening.place, opening.handle, stat, known);
-            }
-        }
-    }
-
-    fn take_file(&mut self, place: &Place, handle: Handle, stat: FileStat, known: Known) {
-        let mut file = FileTail::new(handle, stat, known, self.now_ms);
-        self.notes.push(Note::Opened {
-            file: file.id,
-            offset: known.offset,
-        });
-        self.revision += 1;
-        if place.target == Target::Path {
-            self.path_error = None;
-            self.chain.push_back(file);
-            return;
-        }
-        file.start_draining(self.now_ms);
-        let at_path = usize::from(self.chain.back().is_some_and(|file| !file.draining));
-        self.chain.insert(self.chain.len() - at_path, file);
-    }
-
-    /// The directory changed between looking and opening.
-    fn look_again(&mut self) {
-        if let Phase::Resuming { .. } = self.phase {
-            let rows = self.rows();
-            self.closing
-                .extend(self.chain.drain(..).map(|file| file.handle));
-            self.done.clear();
-            self.phase = Phase::Starting { rows, path: None };
-        }
-        self.jobs.clear();
-        self.next_sweep_ms = self.now_ms + self.options.sweep_ms / 10;
-    }
-
-    /// The file may not be opened. The one at the path is tried again with every sweep; a
-    /// rotated one must not hold the others back.
-    fn refused(&mut self, opening: &Opening, why: &str) {
-        let Some(job) = self.jobs.pop_front() else {
-            return;
-        };
-        let row = job.row().cloned();
-        if let Target::Sibling(name) = &opening.place.target {
-            self.notes.push(Note::Lost {
-                file: opening.place.id,
-                from_offset: row.as_ref().map_or(0, |row| row.acked_offset),
-                to_offset: row.as_ref().map_or(0, |row| row.seen_bytes),
-                reason: format!("{name} was rotated away and cannot be opened: {why}"),
-            });
-        }
-        if let Some(row) = row {
-            self.remember_done(row);
         }
     }
 }

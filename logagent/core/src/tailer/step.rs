@@ -41,6 +41,9 @@ pub enum Step {
     },
     /// Publish; answer with `block_done` or `block_failed` at any later time.
     Produce(Block),
+    /// Make `rows` durable at once; answer with `persisted` at any later time, also when the disk
+    /// refuses: collecting goes on then. Reading waits for the answer, nothing else does.
+    Persist,
     /// Close the descriptor. No answer.
     Close { handle: Handle },
     /// Nothing to do before `until_ms`, unless a hint or an acknowledgement arrives.
