@@ -5,13 +5,14 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "etcd/kv.proto",
     "etcd/auth.proto",
     "etcd/rpc.proto",
     "etcd/lock.proto",
     "etcd/election.proto",
     "config_center/command.proto",
+    "config_center/peer.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

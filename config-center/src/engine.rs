@@ -169,7 +169,7 @@ impl Engine {
     }
 
     /// Gives the lease its full TTL again; `None` when it is unknown or has run out. Only the
-    /// confirmed leader may answer a client with this.
+    /// confirmed leader may answer a client with this: see `Node::renew_lease`.
     pub fn lease_renew(&self, id: i64) -> Option<i64> {
         self.leases.lock().renew(id, self.now_ms())
     }
@@ -208,6 +208,7 @@ mod tests {
         Command {
             version: config_center_core::state::COMMAND_VERSION,
             op: Some(op),
+            ..Command::default()
         }
     }
 

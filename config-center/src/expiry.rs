@@ -24,8 +24,8 @@ const ROUND_REVOCATIONS: usize = 500;
 pub async fn run(node: Arc<Node>, metrics: Arc<Metrics>, stopping: CancellationToken) {
     loop {
         metrics.observe_leader(node.status().leader_id);
-        // A new leader has already given every lease its full TTL when it gets here.
-        let pause = if node.is_leader() {
+        // A new leader first gives every lease its full TTL.
+        let pause = if node.take_over_leases() {
             round(&node).await
         } else {
             LONGEST_SLEEP
@@ -63,8 +63,8 @@ async fn round(node: &Node) -> Duration {
 async fn revoke(node: &Node, id: i64) -> bool {
     let op = Op::LeaseRevoke(LeaseRevokeRequest { id });
     node.propose(Command {
-        version: 0,
         op: Some(op),
+        ..Command::default()
     })
     .await
     .is_ok()

@@ -23,7 +23,7 @@ use crate::api::{Context, Limits, http};
 use crate::expiry;
 use crate::flags::Settings;
 use crate::metrics::Metrics;
-use crate::raft::{Node, NodeConfig, StartError};
+use crate::raft::{Node, NodeConfig, PeerPort, StartError};
 
 pub use listen::BindError;
 
@@ -61,9 +61,11 @@ impl Server {
     pub async fn start(settings: &Settings) -> Result<Self, ServeError> {
         let clients = listen::bind(&settings.listen_client_urls, "--listen-client-urls")?;
         let scrapers = listen::bind(&settings.listen_metrics_urls, "--listen-metrics-urls")?;
+        let peers = listen::bind(&settings.listen_peer_urls, "--listen-peer-urls")?;
         let client_addresses = clients.iter().map(|(_, address)| *address).collect();
 
-        let node = Node::start(node_config(settings)).await?;
+        let peers = peers.into_iter().map(|(listener, _)| listener).collect();
+        let node = Node::start(node_config(settings), PeerPort::plain(peers)).await?;
         wait_until_listed(&node, settings).await;
         let metrics = Arc::new(Metrics::default());
         let stopping = CancellationToken::new();
@@ -174,13 +176,7 @@ async fn wait_until_listed(node: &Node, settings: &Settings) {
     let listed = |member: &Member| {
         member.id == node.member_id() && member.client_ur_ls == settings.advertise_client_urls
     };
-    while Instant::now() < deadline
-        && !node
-            .engine()
-            .read(|state| state.members())
-            .iter()
-            .any(listed)
-    {
+    while Instant::now() < deadline && !node.members().iter().any(listed) {
         tokio::time::sleep(LISTED_RETRY_TIME).await;
     }
 }
@@ -192,6 +188,8 @@ fn node_config(settings: &Settings) -> NodeConfig {
         peer_urls: settings.advertise_peer_urls.clone(),
         client_urls: settings.advertise_client_urls.clone(),
         cluster_token: settings.cluster_token.clone(),
+        initial_cluster: settings.initial_cluster.clone(),
+        cluster_state: settings.cluster_state,
         heartbeat_ms: settings.heartbeat_ms,
         election_ms: settings.election_ms,
         snapshot_count: settings.snapshot_count,

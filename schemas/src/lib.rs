@@ -34,10 +34,16 @@ mod generated {
         pub mod v1 {
             tonic::include_proto!("config_center.v1");
         }
+        pub mod peer {
+            pub mod v1 {
+                tonic::include_proto!("config_center.peer.v1");
+            }
+        }
     }
 }
 
-pub use generated::{authpb, config_center::v1 as command, etcdserverpb, mvccpb};
+pub use generated::{authpb, etcdserverpb, mvccpb};
+pub use generated::{config_center::peer::v1 as peer, config_center::v1 as command};
 pub use generated::{v3electionpb, v3lockpb};
 
 /// The encoded `FileDescriptorSet` of every schema, for reflection and for schema tests.

@@ -99,6 +99,7 @@ impl Store {
         self.state.apply(&Command {
             version: crate::state::COMMAND_VERSION,
             op: Some(op),
+            ..Command::default()
         })
     }
 

@@ -77,7 +77,7 @@ impl Context {
 
     /// The header of an answer that was true at `revision`.
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
-        self.header_at(revision, self.node.status().term)
+        self.header_at(revision, self.node.term())
     }
 
     pub(crate) fn header_at(&self, revision: i64, raft_term: u64) -> ResponseHeader {
@@ -90,7 +90,7 @@ impl Context {
     }
 
     pub(crate) fn has_leader(&self) -> bool {
-        self.node.status().leader_id != 0
+        self.node.has_leader()
     }
 
     /// Replicates a command. The answer's header is already complete.
@@ -99,8 +99,8 @@ impl Context {
         let proposed = self
             .node
             .propose(Command {
-                version: 0,
                 op: Some(op),
+                ..Command::default()
             })
             .await;
         match proposed {

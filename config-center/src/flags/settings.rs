@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::UsageError;
 use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
+use crate::raft::{ClusterState, InitialMember};
 
 /// Below this a progress notification would be traffic of its own.
 const MIN_PROGRESS_NOTIFY_MS: u64 = 100;
@@ -45,9 +46,13 @@ pub struct Settings {
     pub data_dir: PathBuf,
     pub listen_client_urls: Vec<ListenUrl>,
     pub listen_metrics_urls: Vec<ListenUrl>,
+    pub listen_peer_urls: Vec<ListenUrl>,
     pub advertise_client_urls: Vec<String>,
     pub advertise_peer_urls: Vec<String>,
     pub cluster_token: String,
+    /// Empty when it was not given: this member alone.
+    pub initial_cluster: Vec<InitialMember>,
+    pub cluster_state: ClusterState,
     pub snapshot_count: u64,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
@@ -80,14 +85,10 @@ impl Settings {
             "" => Vec::new(),
             _ => listen_urls(&given, "listen-metrics-urls")?,
         };
-        // Checked although nothing listens there yet, so that a later version does not surprise.
-        listen_urls(&given, "listen-peer-urls")?;
-        if given.text("listen-peer-urls").is_some() {
-            warnings
-                .push("--listen-peer-urls has no effect yet: a single member has no peers".into());
-        }
+        let listen_peer_urls = listen_urls(&given, "listen-peer-urls")?;
         let advertise_peer_urls = plain_urls(&given, "initial-advertise-peer-urls")?;
-        check_initial_cluster(&given, &name, &advertise_peer_urls)?;
+        let initial_cluster = initial_cluster(&given)?;
+        let cluster_state = cluster_state(&given)?;
 
         let heartbeat_ms = number(&given, "heartbeat-interval", 1, MAX_ELECTION_MS)?;
         let election_ms = number(&given, "election-timeout", 1, MAX_ELECTION_MS)?;
@@ -102,9 +103,12 @@ impl Settings {
             data_dir: PathBuf::from(data_dir),
             listen_client_urls,
             listen_metrics_urls,
+            listen_peer_urls,
             advertise_client_urls,
             advertise_peer_urls,
             cluster_token: text(&given, "initial-cluster-token").to_owned(),
+            initial_cluster,
+            cluster_state,
             snapshot_count: number(&given, "snapshot-count", 1, u64::MAX)?,
             heartbeat_ms,
             election_ms,
@@ -316,78 +320,46 @@ fn advertised_clients(given: &Given, listen: &[ListenUrl]) -> Result<Vec<String>
     }
 }
 
-fn check_initial_cluster(
-    given: &Given,
-    name: &str,
-    peer_urls: &[String],
-) -> Result<(), UsageError> {
+fn cluster_state(given: &Given) -> Result<ClusterState, UsageError> {
     match text(given, "initial-cluster-state") {
-        "new" => {}
-        "existing" => {
-            return Err(UsageError::NotSupported {
-                spelled: format!("{} existing", given.spelled("initial-cluster-state")),
-                note: "a member cannot join another cluster",
-            });
-        }
+        "new" => Ok(ClusterState::New),
+        "existing" => Ok(ClusterState::Existing),
         other => {
             let spelled = given.spelled("initial-cluster-state");
-            return Err(UsageError::invalid(
+            Err(UsageError::invalid(
                 &spelled,
                 other,
                 "it is new or existing",
-            ));
+            ))
         }
     }
+}
+
+/// `name=url,…`; a name may come several times, once for each of its urls. Whether the list fits
+/// this member is judged when its data folder is found to be fresh, as in etcd.
+fn initial_cluster(given: &Given) -> Result<Vec<InitialMember>, UsageError> {
     let cluster = text(given, "initial-cluster");
-    if cluster.is_empty() {
-        return Ok(());
-    }
     let spelled = given.spelled("initial-cluster");
-    let mut urls = Vec::new();
-    for part in cluster.split(',') {
-        let Some((member, url)) = part.trim().split_once('=') else {
+    let mut members: Vec<InitialMember> = Vec::new();
+    for part in cluster.split(',').filter(|_| !cluster.is_empty()) {
+        let Some((name, url)) = part.trim().split_once('=') else {
             return Err(UsageError::invalid(
                 &spelled,
                 cluster,
                 "it is name=http://host:port",
             ));
         };
-        if member != name {
-            return Err(
-                if cluster
-                    .split(',')
-                    .any(|part| part.trim().starts_with(&format!("{name}=")))
-                {
-                    UsageError::NotSupported {
-                        spelled: format!("{spelled} with {member:?} beside {name:?}"),
-                        note: "clusters of more than one member are not supported yet",
-                    }
-                } else {
-                    UsageError::invalid(
-                        &spelled,
-                        cluster,
-                        format!("it does not name this member, --name {name:?}"),
-                    )
-                },
-            );
-        }
         split_url(&spelled, url)?;
-        urls.push(url.trim_end_matches('/').to_owned());
+        let url = url.trim_end_matches('/').to_owned();
+        match members.iter_mut().find(|member| member.name == name) {
+            Some(member) => member.peer_urls.push(url),
+            None => members.push(InitialMember {
+                name: name.to_owned(),
+                peer_urls: vec![url],
+            }),
+        }
     }
-    urls.sort();
-    let mut advertised = peer_urls.to_vec();
-    advertised.sort();
-    if urls != advertised {
-        return Err(UsageError::invalid(
-            &spelled,
-            cluster,
-            format!(
-                "it differs from --initial-advertise-peer-urls ({})",
-                advertised.join(",")
-            ),
-        ));
-    }
-    Ok(())
+    Ok(members)
 }
 
 #[cfg(test)]

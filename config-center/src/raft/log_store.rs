@@ -9,12 +9,17 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 
-use super::tail::{MAX_TAIL_BYTES, Tail};
+use super::tail::{MAX_TAIL_BYTES, Tail, size_bytes};
 use super::types::{self, Entry, LogId, TypeConfig, Vote};
 use crate::storage::{LogHandle, LogRecovery};
 
-/// Entries that one call of replication takes at most from the disk.
+/// Entries that one message of replication takes at most, and their size, of which the last entry
+/// may go beyond.
 const MAX_ENTRIES_PER_READ: u64 = 1024;
+const MAX_BYTES_PER_READ: usize = 2 << 20;
+
+/// Entries that are read together, so that large ones are not all read only to be left out.
+const READ_STEP: u64 = 32;
 
 /// The log of this member; clones are readers of the same log.
 #[derive(Clone)]
@@ -99,8 +104,24 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end.min(start + MAX_ENTRIES_PER_READ))
-            .await
+        let end = end.min(start + MAX_ENTRIES_PER_READ);
+        let mut entries = Vec::new();
+        let (mut from, mut bytes) = (start, 0);
+        while from < end && bytes < MAX_BYTES_PER_READ {
+            let step = self.read(from, end.min(from + READ_STEP)).await?;
+            if step.is_empty() {
+                break;
+            }
+            for entry in step {
+                if bytes >= MAX_BYTES_PER_READ {
+                    break;
+                }
+                bytes += size_bytes(&entry);
+                from = entry.log_id.index() + 1;
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -1,18 +1,39 @@
 //! Consensus: the only folder that names openraft. Knows commands, entries and members; must not
 //! name SQL.
 //!
-//! A proposal goes from its caller straight into the core's queue and the answer comes straight
-//! back from the state machine: caller → core → `log.db` owner → core → state machine → caller.
+//! A proposal of the leader's own client goes straight into the core's queue, and the answer comes
+//! straight back from the state machine. Any other member sends it to the leader, and answers from
+//! its own state machine:
+//!
+//! ```text
+//! client → writes → core → log.db owner and peers → core → state machine → client       at the leader
+//! client → writes → peer/forward ⇢ peer/serve_forward → core → … ⇢ state machine → client  elsewhere
+//! ```
 
+mod bootstrap;
+mod config;
+mod contact;
+mod error;
+mod failover;
 mod identity;
+mod leadership;
 mod log_store;
-mod network;
+mod members;
 mod node;
+mod peer;
 mod proposer;
+mod reads;
 mod state_machine;
+mod status;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod types;
+mod writes;
 
-pub use node::{Node, NodeConfig, NodeStatus, ProposeError, Proposed, StartError};
+pub use config::{ClusterState, InitialMember, NodeConfig};
+pub use error::{ProposeError, StartError};
+pub use node::Node;
+pub use peer::{BoxLink, Link, PeerAcceptor, PeerDialer, PeerPort, Plain};
+pub use status::NodeStatus;
+pub use writes::Proposed;

@@ -1,177 +1,100 @@
-//! One running member: how it starts, what it answers, how it stops.
+//! One running member: how it starts, what it is made of, how it stops.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use config_center_core::{Code, Refusal, Reply};
+use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::raft::ClientWriteResult;
+use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
-use openraft::{Config, Raft, ReadPolicy, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
-use prost::Message as _;
 use schemas::command::command::Op;
 use schemas::command::{Command, MemberPublish};
 use schemas::etcdserverpb::Member;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::identity;
+use super::bootstrap;
+use super::config::{ClusterState, NodeConfig, REQUEST_TIMEOUT_MS, raft_config};
+use super::contact::Contact;
+use super::error::StartError;
+use super::leadership::Leadership;
 use super::log_store::LogStore;
-use super::network::PeerFactory;
-use super::proposer::{Pending, ReplySender};
-use super::state_machine::{AppliedMark, StateMachine};
-use super::types::{COMMAND_VERSION, Outcome, PeerNode, Proposal, TypeConfig};
+use super::peer::{self, Awaiting, Directory, Forwarder, PeerFactory, PeerHost, PeerPort, Timing};
+use super::proposer::Pending;
+use super::reads::{self, ReadRounds};
+use super::state_machine::{AppliedMark, Listeners, StateMachine};
+use super::types::TypeConfig;
 use crate::engine::Engine;
 use crate::storage::{DataFolder, FailureSlot, Identity, LogHandle, StateHandle, StorageError};
 
-/// Entries kept behind a snapshot, so that a member that was away for a while needs no snapshot.
-const LOG_ENTRIES_TO_KEEP: u64 = 20_000;
+pub(super) type ServerMetrics = WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>;
 
-/// Entries purged together.
-const PURGE_BATCH: u64 = 1_000;
-
-/// Entries sent to a peer at once.
-const MAX_ENTRIES_PER_MESSAGE: u64 = 512;
-
-/// A snapshot of a few gigabytes must get through in this time.
-const SNAPSHOT_TIMEOUT_MS: u64 = 600_000;
-
-/// etcd's time for a request, to which two elections are added.
-const REQUEST_TIMEOUT_MS: u64 = 5_000;
-
-/// What a member needs to start.
-#[derive(Debug, Clone)]
-pub struct NodeConfig {
-    pub data_dir: PathBuf,
-    /// `--name`
-    pub name: String,
-    /// `--initial-advertise-peer-urls`
-    pub peer_urls: Vec<String>,
-    /// `--advertise-client-urls`
-    pub client_urls: Vec<String>,
-    /// `--initial-cluster-token`; with the peer urls it decides the ids of a fresh data folder.
-    pub cluster_token: String,
-    pub heartbeat_ms: u64,
-    pub election_ms: u64,
-    /// `--snapshot-count`
-    pub snapshot_count: u64,
-    /// `--max-request-bytes`: the largest encoded command.
-    pub max_request_bytes: usize,
-}
-
-/// A committed and applied command.
-#[derive(Debug)]
-pub struct Proposed {
-    pub reply: Result<Reply, Refusal>,
-    /// The store's revision after the command.
-    pub revision: i64,
-    pub term: u64,
-}
-
-/// Why a command was not (or not known to be) committed, in etcd's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeError {
-    /// InvalidArgument
-    #[error("etcdserver: request is too large")]
-    TooLarge,
-    /// ResourceExhausted
-    #[error("etcdserver: too many requests")]
-    TooManyRequests,
-    /// Unavailable; the command may still be committed later.
-    #[error("etcdserver: request timed out")]
-    Timeout,
-    /// Unavailable
-    #[error("etcdserver: no leader")]
-    NoLeader,
-    /// Unavailable; the command may still be committed later.
-    #[error("etcdserver: leader changed")]
-    LeaderChanged,
-    /// Unavailable; the command may have been committed.
-    #[error("etcdserver: server stopped")]
-    Stopped,
-}
-
-impl ProposeError {
-    /// The gRPC code by its number on the wire.
-    #[must_use]
-    pub fn code(self) -> Code {
-        match self {
-            Self::TooLarge => Code::InvalidArgument,
-            Self::TooManyRequests => Code::ResourceExhausted,
-            Self::Timeout | Self::NoLeader | Self::LeaderChanged | Self::Stopped => {
-                Code::Unavailable
-            }
-        }
-    }
-}
-
-/// Why a member could not start. Each text is one line for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(
-        "raft settings are not possible: {0}; check --heartbeat-interval and --election-timeout"
-    )]
-    Settings(String),
-    #[error("raft could not start on {}: {what}; nothing was changed", data_dir.display())]
-    Raft { data_dir: PathBuf, what: String },
-}
-
-/// Figures for Maintenance.Status and the metrics; cheap to take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeStatus {
-    /// 0 while there is none.
-    pub leader_id: u64,
-    pub term: u64,
-    /// The last index in the log.
-    pub raft_index: u64,
-    pub applied_index: u64,
-    /// Proposals that wait for their answer.
-    pub pending_proposals: usize,
-    pub db_size_bytes: i64,
-    pub db_size_in_use_bytes: i64,
-}
+/// How often a member that is not listed yet tries to publish itself.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
 
 /// One running member.
 pub struct Node {
-    raft: Raft<TypeConfig, StateMachine>,
-    server: WatchReceiverOf<TypeConfig, openraft::metrics::RaftServerMetrics<TypeConfig>>,
-    engine: Arc<Engine>,
-    mark: Arc<AppliedMark>,
+    pub(super) raft: Raft<TypeConfig, StateMachine>,
+    pub(super) server: ServerMetrics,
+    pub(super) engine: Arc<Engine>,
+    pub(super) mark: Arc<AppliedMark>,
     log: LogHandle,
-    state: StateHandle,
+    pub(super) state: StateHandle,
     identity: Identity,
-    max_request_bytes: usize,
-    request_timeout: Duration,
-    pending: Arc<Pending>,
-    failure: FailureSlot,
-    stopping: Arc<AtomicBool>,
+    pub(super) timing: Timing,
+    pub(super) max_request_bytes: usize,
+    pub(super) request_timeout: Duration,
+    pub(super) pending: Arc<Pending>,
+    pub(super) awaiting: Arc<Awaiting>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) forwarder: Forwarder,
+    pub(super) read_rounds: ReadRounds,
+    pub(super) contact: Contact,
+    pub(super) leadership: Mutex<Leadership>,
+    /// Somebody is finding out whether the leader's process has ended.
+    pub(super) is_inquiring: AtomicBool,
+    pub(super) failure: FailureSlot,
+    pub(super) stopping: Arc<AtomicBool>,
+    peers_stopping: CancellationToken,
+    snapshot_folder: PathBuf,
     /// Given back when the member has stopped.
     folder: Mutex<Option<DataFolder>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Node {
     /// Opens the data folder, replays what the state has not seen, and takes part in consensus. A
-    /// member that is its cluster's only voter leads when this returns, unless its disk is slow.
-    pub async fn start(config: NodeConfig) -> Result<Arc<Self>, StartError> {
+    /// member that is its cluster's only voter leads when this returns, unless its disk is slow;
+    /// any other one has a leader then, unless there is none to be had soon.
+    pub async fn start(config: NodeConfig, port: PeerPort) -> Result<Arc<Self>, StartError> {
         let raft_config = raft_config(&config)?;
+        let timing = Timing {
+            election: Duration::from_millis(config.election_ms),
+        };
         let folder = DataFolder::open(&config.data_dir)?;
         let failure = FailureSlot::default();
         let (log, recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
         let (state, loaded) = StateHandle::open(&folder, failure.clone()).await?;
         check_pair(&folder, &recovery, &loaded.progress)?;
+        let host = Arc::new(PeerHost::default());
+        let peers_stopping = CancellationToken::new();
+        // Whatever ends this start ends the listeners with it.
+        let cut_peers = peers_stopping.clone().drop_guard();
+        peer::serve(
+            port.listeners,
+            &port.acceptor,
+            &host,
+            timing,
+            &peers_stopping,
+        );
         let identity = match recovery.identity {
             Some(identity) => identity,
             None => {
-                let identity = identity::derive(&config.cluster_token, &config.peer_urls);
+                let identity = bootstrap::identify(&config, &port.dialer, timing).await?;
                 log.save_identity(identity).await?;
                 identity
             }
@@ -181,26 +104,34 @@ impl Node {
             what,
         };
         let engine = Arc::new(Engine::new(loaded.state));
+        let directory = Arc::new(Directory::new(identity, timing, port.dialer));
+        let awaiting = Arc::new(Awaiting::default());
         let stopping = Arc::new(AtomicBool::new(false));
         let state_machine = StateMachine::new(
             Arc::clone(&engine),
             state.clone(),
             folder.snapshots(),
             &loaded.progress,
-            failure.clone(),
-            Arc::clone(&stopping),
+            Listeners {
+                member_id: identity.member_id,
+                awaiting: Arc::clone(&awaiting),
+                directory: Arc::clone(&directory),
+                failure: failure.clone(),
+                stopping: Arc::clone(&stopping),
+            },
         )
         .map_err(|error| failed(error.to_string()))?;
         let mark = state_machine.mark();
         let raft = Raft::new(
             identity.member_id,
             Arc::new(raft_config),
-            PeerFactory,
+            PeerFactory::new(Arc::clone(&directory), failure.clone()),
             LogStore::new(log.clone(), &recovery),
             state_machine,
         )
         .await
         .map_err(|error| failed(error.to_string()))?;
+        let (read_rounds, readers) = ReadRounds::new();
         let node = Arc::new(Self {
             server: raft.server_metrics(),
             raft,
@@ -209,169 +140,75 @@ impl Node {
             log,
             state,
             identity,
+            timing,
             max_request_bytes: config.max_request_bytes,
             request_timeout: Duration::from_millis(REQUEST_TIMEOUT_MS + 2 * config.election_ms),
             pending: Arc::default(),
+            forwarder: Forwarder::start(Arc::clone(&directory), Arc::clone(&awaiting)),
+            awaiting,
+            directory,
+            read_rounds,
+            contact: Contact::default(),
+            leadership: Mutex::default(),
+            is_inquiring: AtomicBool::new(false),
             failure,
             stopping,
+            peers_stopping: cut_peers.disarm(),
+            snapshot_folder: folder.snapshots(),
             folder: Mutex::new(Some(folder)),
             tasks: Mutex::default(),
         });
+        node.tasks
+            .lock()
+            .push(tokio::spawn(reads::run(Arc::downgrade(&node), readers)));
         node.follow_leadership();
+        host.set(&node);
         node.join(&config).await.map_err(failed)?;
         node.publish_member(&config);
-        node.wait_until_recovered(Duration::from_millis(2 * config.election_ms))
-            .await;
+        node.wait_until_recovered(2 * timing.election).await;
         Ok(node)
     }
 
     /// Forms the cluster on a fresh folder. A lone voter that comes back need not wait for an
     /// election timeout: nobody else can lead.
-    async fn join(&self, config: &NodeConfig) -> Result<(), String> {
+    async fn join(self: &Arc<Self>, config: &NodeConfig) -> Result<(), String> {
         let is_initialized = self.raft.is_initialized().await;
-        if !is_initialized.map_err(|error| error.to_string())? {
-            let peer_urls = config.peer_urls.clone();
-            let voters = BTreeMap::from([(self.identity.member_id, PeerNode { peer_urls })]);
-            self.raft
-                .initialize(voters)
-                .await
-                .map_err(|error| error.to_string())
-        } else if self.is_sole_voter() {
-            self.raft
-                .trigger()
-                .elect(false)
-                .await
-                .map_err(|error| error.to_string())
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Replicates a command and answers with what it did. `version` is filled in here.
-    pub async fn propose(&self, mut command: Command) -> Result<Proposed, ProposeError> {
-        command.version = COMMAND_VERSION;
-        let physical_compaction = match &command.op {
-            Some(Op::Compaction(request)) if request.physical => Some(request.revision),
-            _ => None,
-        };
-        let encoded = Bytes::from(command.encode_to_vec());
-        if encoded.len() > self.max_request_bytes {
-            return Err(ProposeError::TooLarge);
-        }
-        let proposal = Proposal::new(encoded, command);
-        let deadline = Instant::now() + self.request_timeout;
-        let proposed = tokio::time::timeout_at(deadline, self.write(proposal, deadline))
-            .await
-            .map_err(|_| ProposeError::Timeout)??;
-        if let Some(revision) = physical_compaction
-            && proposed.reply.is_ok()
-        {
-            self.state
-                .purged(revision)
-                .await
-                .map_err(|_| ProposeError::Stopped)?;
-        }
-        Ok(proposed)
-    }
-
-    async fn write(&self, proposal: Proposal, deadline: Instant) -> Result<Proposed, ProposeError> {
-        loop {
-            let place = self
-                .pending
-                .admit(proposal.encoded().len())
-                .ok_or(ProposeError::TooManyRequests)?;
-            let (responder, answered) = ReplySender::<ClientWriteResult<TypeConfig>>::new(place);
-            self.raft
-                .client_write_ff(proposal.clone(), Some(responder))
-                .await
-                .map_err(|_| ProposeError::Stopped)?;
-            match answered.await {
-                Ok(Ok(response)) => {
-                    let term = response.log_id.committed_leader_id().term;
-                    return match response.data {
-                        Outcome::Command { reply, revision } => Ok(Proposed {
-                            reply,
-                            revision,
-                            term,
-                        }),
-                        // A command is never applied as anything else.
-                        Outcome::Nothing => Err(ProposeError::Stopped),
-                    };
-                }
-                // Refused before it was appended, so it may be proposed again.
-                Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
-                    self.wait_for_leader(deadline).await?;
-                }
-                Ok(Err(_)) => return Err(ProposeError::LeaderChanged),
-                Err(_) if self.is_stopped() => return Err(ProposeError::Stopped),
-                Err(_) => return Err(ProposeError::LeaderChanged),
+        if is_initialized.map_err(|error| error.to_string())? {
+            if self.is_sole_voter() {
+                let elected = self.raft.trigger().elect(false).await;
+                elected.map_err(|error| error.to_string())?;
             }
-        }
-    }
-
-    /// Returns when the engine's state is at least as new as everything that was acknowledged
-    /// before the call, and this member is the confirmed leader.
-    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
-        // A lone voter that has applied an entry of its own term has applied everything that was
-        // ever acknowledged: an answer is sent after the command was applied here, and nobody else
-        // can commit. So there is nothing to ask.
-        if self.leads_alone() {
             return Ok(());
         }
-        let deadline = Instant::now() + self.request_timeout;
-        tokio::time::timeout_at(deadline, self.linearize(deadline))
-            .await
-            .map_err(|_| ProposeError::Timeout)?
-    }
-
-    /// The core shares one round of heartbeats among all readers that wait for it.
-    async fn linearize(&self, deadline: Instant) -> Result<(), ProposeError> {
-        loop {
-            match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-                Ok(linearizer) => {
-                    return linearizer
-                        .await_ready(&self.raft)
-                        .await
-                        .map(|_| ())
-                        .map_err(|_| ProposeError::Stopped);
-                }
-                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
-                    self.wait_for_leader(deadline).await?;
-                }
-                Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                    return Err(ProposeError::Timeout);
-                }
-                Err(RaftError::Fatal(_)) => return Err(ProposeError::Stopped),
-            }
+        let voters = bootstrap::initial_voters(config);
+        if config.cluster_state == ClusterState::Existing || !voters.contains_key(&self.member_id())
+        {
+            // The leader of the cluster will find this member.
+            return Ok(());
         }
-    }
-
-    /// Returns when this member leads; `NoLeader` when it does not in time or another one does.
-    async fn wait_for_leader(&self, deadline: Instant) -> Result<(), ProposeError> {
-        let mut server = self.server.clone();
-        loop {
+        // One of them begins, so that they do not split the first vote. The others go on without
+        // it when it does not come: the first entry is the same whoever writes it.
+        let is_first = voters.keys().next() == Some(&self.member_id());
+        if is_first {
+            let formed = self.raft.initialize(voters).await;
+            return formed.map_err(|error| error.to_string());
+        }
+        let node = Arc::downgrade(self);
+        let patience = self.timing.election;
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            let Some(node) = node.upgrade() else { return };
+            if !node.raft.is_initialized().await.unwrap_or(true)
+                && let Err(error) = node.raft.initialize(voters).await
             {
-                let now = server.borrow_watched();
-                match now.current_leader {
-                    Some(leader) if leader != self.identity.member_id => {
-                        return Err(ProposeError::NoLeader);
-                    }
-                    Some(_) if now.state == ServerState::Leader => break,
-                    Some(_) | None => {}
-                }
+                // The first one was faster after all.
+                tracing::debug!(%error, "the cluster is formed by another member");
             }
-            match tokio::time::timeout_at(deadline, server.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(ProposeError::Stopped),
-                Err(_) => return Err(ProposeError::NoLeader),
-            }
-        }
-        // The metrics may be a little ahead of the core's queue.
-        tokio::task::yield_now().await;
+        });
+        self.tasks.lock().push(task);
         Ok(())
     }
 
-    #[cfg(test)]
     pub(super) fn raft(&self) -> &Raft<TypeConfig, StateMachine> {
         &self.raft
     }
@@ -379,23 +216,6 @@ impl Node {
     #[must_use]
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
-    }
-
-    #[must_use]
-    pub fn status(&self) -> NodeStatus {
-        let sizes = self.state.sizes();
-        let data = self.raft.data_metrics();
-        let last_log = data.borrow_watched().last_log;
-        let server = self.server.borrow_watched();
-        NodeStatus {
-            leader_id: server.current_leader.unwrap_or(0),
-            term: server.vote.leader_id.term,
-            raft_index: last_log.map_or(0, |id| id.index()),
-            applied_index: self.mark.index(),
-            pending_proposals: self.pending.count(),
-            db_size_bytes: sizes.file_bytes,
-            db_size_in_use_bytes: sizes.in_use_bytes,
-        }
     }
 
     #[must_use]
@@ -408,33 +228,19 @@ impl Node {
         self.identity.cluster_id
     }
 
-    /// As far as this member knows; [`Node::read_barrier`] makes sure.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.server.borrow_watched().state == ServerState::Leader
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
     }
 
-    fn is_sole_voter(&self) -> bool {
-        let server = self.server.borrow_watched();
-        is_only(
-            server.membership_config.get_joint_config(),
-            self.identity.member_id,
-        )
+    pub(super) fn contact(&self) -> &Contact {
+        &self.contact
     }
 
-    /// Leads, nobody else votes, and an entry of the present term has been applied.
-    fn leads_alone(&self) -> bool {
-        let server = self.server.borrow_watched();
-        server.state == ServerState::Leader
-            && server.vote.committed
-            && server.vote.leader_id.term == self.mark.term()
-            && is_only(
-                server.membership_config.get_joint_config(),
-                self.identity.member_id,
-            )
+    pub(super) fn snapshot_folder(&self) -> &Path {
+        &self.snapshot_folder
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stopping.load(Ordering::Acquire) || self.failure.get().is_some()
     }
 
@@ -444,14 +250,17 @@ impl Node {
         self.failure.wait().await.to_string()
     }
 
-    /// Stops consensus and closes the databases. What was acknowledged is on disk in any case.
+    /// Hands the leadership over, stops consensus and closes the databases. What was acknowledged
+    /// is on disk in any case.
     pub async fn shutdown(&self) {
+        self.hand_over(self.timing.election).await;
         if self.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
+        self.peers_stopping.cancel();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not end in an orderly way");
         }
@@ -463,52 +272,14 @@ impl Node {
     async fn wait_until_recovered(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut server = self.server.clone();
-        while !self.leads_alone() && Instant::now() < deadline {
+        let is_recovered = || self.leads_alone() || (!self.is_sole_voter() && self.has_leader());
+        while !is_recovered() && Instant::now() < deadline {
             // The applied mark is not part of these metrics: look again soon in any case.
             let tick = deadline.min(Instant::now() + Duration::from_millis(5));
             if let Ok(Err(_)) = tokio::time::timeout_at(tick, server.changed()).await {
                 return;
             }
         }
-    }
-
-    /// A new leader gives every lease its full TTL, because it cannot know what is left of it. The
-    /// end of the core is a failure unless the member stops.
-    fn follow_leadership(&self) {
-        let mut server = self.server.clone();
-        let raft_metrics = self.raft.metrics();
-        let engine = Arc::clone(&self.engine);
-        let failure = self.failure.clone();
-        let stopping = Arc::clone(&self.stopping);
-        let task = tokio::spawn(async move {
-            let mut led_in_term = None;
-            loop {
-                {
-                    let now = server.borrow_watched();
-                    let term = now.vote.leader_id.term;
-                    if now.state != ServerState::Leader {
-                        led_in_term = None;
-                    } else if led_in_term != Some(term) {
-                        led_in_term = Some(term);
-                        engine.promote_leases();
-                        tracing::info!(term, "this member is the leader");
-                    }
-                }
-                if server.changed().await.is_err() {
-                    break;
-                }
-            }
-            if !stopping.load(Ordering::Acquire) {
-                let why = match &raft_metrics.borrow_watched().running_state {
-                    Ok(()) => "it ended".to_owned(),
-                    Err(fatal) => fatal.to_string(),
-                };
-                failure.report(format!(
-                    "consensus stopped: {why}; nothing more is acknowledged"
-                ));
-            }
-        });
-        self.tasks.lock().push(task);
     }
 
     /// Tells the cluster this member's name and client urls, when it does not know them yet.
@@ -542,36 +313,11 @@ impl Node {
                     }
                 }
                 drop(node);
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(PUBLISH_PAUSE).await;
             }
         });
         self.tasks.lock().push(task);
     }
-}
-
-fn is_only(joint: &[std::collections::BTreeSet<u64>], member_id: u64) -> bool {
-    matches!(joint, [voters] if voters.len() == 1 && voters.contains(&member_id))
-}
-
-fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
-    Config {
-        cluster_name: config.cluster_token.clone(),
-        heartbeat_interval: config.heartbeat_ms,
-        election_timeout_min: config.election_ms,
-        election_timeout_max: 2 * config.election_ms,
-        enable_pre_vote: Some(true),
-        // The state lags behind the log on disk, so a leader that returns must be elected again.
-        enable_leader_restore: Some(false),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_count.max(1)),
-        max_in_snapshot_log_to_keep: LOG_ENTRIES_TO_KEEP,
-        purge_batch_size: PURGE_BATCH,
-        replication_lag_threshold: LOG_ENTRIES_TO_KEEP + config.snapshot_count.max(1),
-        max_payload_entries: MAX_ENTRIES_PER_MESSAGE,
-        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
-        ..Config::default()
-    }
-    .validate()
-    .map_err(|error| StartError::Settings(error.to_string()))
 }
 
 /// The two databases must belong together: every entry that the state has not seen must still be

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use openraft::OptionalSend;
 use openraft::raft::responder::Responder;
+use schemas::peer::RefusalReason;
 use tokio::sync::oneshot;
 
+use super::peer::Outbox;
 use super::types::TypeConfig;
 
 /// Proposals that are not answered yet; the next one is refused with "too many requests".
@@ -59,28 +61,63 @@ impl Drop for Place {
     }
 }
 
-/// Answers the caller's oneshot. When openraft drops it unanswered, the caller sees a closed
-/// channel at once.
+/// Carries the outcome to whoever proposed. When openraft drops it unanswered, a caller of this
+/// member sees a closed channel at once; another member sees by its own apply or its own clock.
 pub(super) struct ReplySender<T> {
-    answer: oneshot::Sender<T>,
+    to: To<T>,
     _place: Place,
+}
+
+enum To<T> {
+    /// A caller of this member.
+    Caller(oneshot::Sender<T>),
+    /// Another member, which is told only what it cannot see for itself.
+    Member {
+        refused: Refused,
+        judge: fn(&T) -> Option<RefusalReason>,
+    },
+}
+
+/// Where another member's proposal is refused.
+pub(super) struct Refused {
+    /// The proposal's id on its stream.
+    pub(super) id: u64,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl<T> ReplySender<T> {
     pub(super) fn new(place: Place) -> (Self, oneshot::Receiver<T>) {
         let (answer, answered) = oneshot::channel();
         let sender = Self {
-            answer,
+            to: To::Caller(answer),
             _place: place,
         };
         (sender, answered)
+    }
+
+    pub(super) fn remote(
+        refused: Refused,
+        judge: fn(&T) -> Option<RefusalReason>,
+        place: Place,
+    ) -> Self {
+        Self {
+            to: To::Member { refused, judge },
+            _place: place,
+        }
     }
 }
 
 impl<T: OptionalSend + 'static> Responder<TypeConfig, T> for ReplySender<T> {
     fn on_complete(self, result: T) {
-        // The caller may have timed out; the command was carried out all the same.
-        drop(self.answer.send(result));
+        match self.to {
+            // The caller may have timed out; the command was carried out all the same.
+            To::Caller(answer) => drop(answer.send(result)),
+            To::Member { refused, judge } => {
+                if let Some(reason) = judge(&result) {
+                    refused.outbox.refuse(refused.id, reason);
+                }
+            }
+        }
     }
 }
 

@@ -14,7 +14,10 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
+use super::error::ProposeError;
+use super::peer::{Awaiting, Directory};
 use super::types::{
     COMMAND_VERSION, Entry, LogId, Outcome, RaftMembership, TypeConfig, decode_membership,
     encode_membership, entry_id, log_id,
@@ -30,27 +33,70 @@ type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 type Responder = Option<ApplyResponder<TypeConfig>>;
 
 /// How far this member has applied, for readers without a question to the core.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AppliedMark {
-    index: AtomicU64,
+    index: watch::Sender<u64>,
     term: AtomicU64,
+    membership: Mutex<RaftMembership>,
 }
 
 impl AppliedMark {
+    fn new(meta: &Meta) -> Self {
+        let mark = Self {
+            index: watch::Sender::new(0),
+            term: AtomicU64::new(0),
+            membership: Mutex::new(meta.last_membership.clone()),
+        };
+        if let Some(applied) = &meta.last_log_id {
+            mark.set(applied);
+        }
+        mark
+    }
+
     fn set(&self, id: &LogId) {
-        self.index.store(id.index(), Ordering::Release);
         self.term
             .store(id.committed_leader_id().term, Ordering::Release);
+        self.index.send_replace(id.index());
     }
 
     pub(super) fn index(&self) -> u64 {
-        self.index.load(Ordering::Acquire)
+        *self.index.borrow()
     }
 
     /// The term of the last applied entry.
     pub(super) fn term(&self) -> u64 {
         self.term.load(Ordering::Acquire)
     }
+
+    /// The last membership that was applied.
+    pub(super) fn membership(&self) -> RaftMembership {
+        self.membership.lock().clone()
+    }
+
+    /// Returns when everything up to this index has been applied.
+    pub(super) async fn reached(&self, index: u64) -> Result<(), ProposeError> {
+        if self.index() >= index {
+            return Ok(());
+        }
+        let mut applied = self.index.subscribe();
+        applied
+            .wait_for(|applied| *applied >= index)
+            .await
+            .map(|_| ())
+            .map_err(|_| ProposeError::Stopped)
+    }
+}
+
+/// What the state machine tells the rest of the member.
+#[derive(Debug, Clone)]
+pub(super) struct Listeners {
+    pub(super) member_id: u64,
+    /// This member's proposals that another member put into the log.
+    pub(super) awaiting: Arc<Awaiting>,
+    /// Learns where the members are.
+    pub(super) directory: Arc<Directory>,
+    pub(super) failure: FailureSlot,
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 /// Owned by openraft's worker, which is the only one that applies.
@@ -63,8 +109,7 @@ pub(super) struct StateMachine {
     mark: Arc<AppliedMark>,
     /// What the newest snapshot of this process contains; its file is made when it is asked for.
     current: Arc<Mutex<Option<Meta>>>,
-    failure: FailureSlot,
-    stopping: Arc<AtomicBool>,
+    listeners: Listeners,
 }
 
 impl StateMachine {
@@ -73,25 +118,29 @@ impl StateMachine {
         state: StateHandle,
         snapshots: PathBuf,
         progress: &Progress,
-        failure: FailureSlot,
-        stopping: Arc<AtomicBool>,
+        listeners: Listeners,
     ) -> io::Result<Self> {
         let meta = meta_of(progress)?;
-        let mark = AppliedMark::default();
-        if let Some(applied) = &meta.last_log_id {
-            mark.set(applied);
-        }
-        Ok(Self {
+        let machine = Self {
             engine,
             state,
             snapshots,
             applied: meta.last_log_id,
+            mark: Arc::new(AppliedMark::new(&meta)),
             membership: meta.last_membership,
-            mark: Arc::new(mark),
             current: Arc::default(),
-            failure,
-            stopping,
-        })
+            listeners,
+        };
+        machine.learn_addresses();
+        Ok(machine)
+    }
+
+    fn learn_addresses(&self) {
+        let nodes = self.membership.membership().nodes();
+        self.listeners
+            .directory
+            .update(nodes.map(|(id, node)| (*id, node.peer_urls.as_slice())));
+        *self.mark.membership.lock() = self.membership.clone();
     }
 
     pub(super) fn mark(&self) -> Arc<AppliedMark> {
@@ -119,6 +168,9 @@ impl StateMachine {
             EntryPayload::Blank | EntryPayload::Membership(_) => None,
         });
         let mut applied = self.engine.apply(commands).into_iter();
+        let begins_term = self.applied.is_none_or(|before| {
+            before.committed_leader_id().term < last.committed_leader_id().term
+        });
         self.applied = Some(last);
         self.mark.set(&last);
 
@@ -133,7 +185,7 @@ impl StateMachine {
                     self.membership = StoredMembership::new(Some(entry.log_id), joint.clone());
                     Outcome::Nothing
                 }
-                EntryPayload::Normal(_) => match applied.next() {
+                EntryPayload::Normal(proposal) => match applied.next() {
                     Some(one) => {
                         revision = Some(one.revision);
                         if changes.is_empty() {
@@ -141,9 +193,20 @@ impl StateMachine {
                         } else {
                             changes.extend(one.changes);
                         }
-                        Outcome::Command {
+                        let outcome = Outcome::Command {
                             reply: one.reply,
                             revision: one.revision,
+                        };
+                        let command = proposal.command();
+                        if command.origin_member == self.listeners.member_id {
+                            let term = entry.log_id.committed_leader_id().term;
+                            self.listeners
+                                .awaiting
+                                .applied(command.origin_id, outcome, term);
+                            // The leader's own responder carries no more than its place.
+                            Outcome::Nothing
+                        } else {
+                            outcome
                         }
                     }
                     None => return Err(io::Error::other("a command was applied to nothing")),
@@ -152,6 +215,14 @@ impl StateMachine {
             if let Some(responder) = responder {
                 responder.send(outcome);
             }
+        }
+        if begins_term {
+            self.listeners
+                .awaiting
+                .term_began(last.committed_leader_id().term);
+        }
+        if membership.is_some() {
+            self.learn_addresses();
         }
         let batch = StateBatch {
             changes,
@@ -167,8 +238,9 @@ impl Drop for StateMachine {
     fn drop(&mut self) {
         // The worker ends in an orderly way only when the member stops. Anything else, a panic
         // included, would leave every later proposal without an answer.
-        if !self.stopping.load(Ordering::Acquire) {
-            self.failure
+        if !self.listeners.stopping.load(Ordering::Acquire) {
+            self.listeners
+                .failure
                 .report("the state machine ended; nothing more can be applied".to_owned());
         }
     }
@@ -234,8 +306,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.engine.replace(loaded.state);
         self.applied = contained.last_log_id;
         self.membership = contained.last_membership;
+        self.learn_addresses();
         if let Some(applied) = &self.applied {
             self.mark.set(applied);
+            // Proposals that the snapshot contains are never applied one by one here.
+            self.listeners.awaiting.overtaken();
         }
         *self.current.lock() = Some(meta.clone());
         Ok(())

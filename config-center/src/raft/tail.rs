@@ -131,7 +131,8 @@ impl Tail {
     }
 }
 
-fn size_bytes(entry: &Entry) -> usize {
+/// What an entry costs in memory, and about what it costs on the wire.
+pub(super) fn size_bytes(entry: &Entry) -> usize {
     let payload = match &entry.payload {
         EntryPayload::Normal(proposal) => proposal.encoded().len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 0,

@@ -39,7 +39,7 @@ impl Proposal {
         Self(Arc::new(ProposalParts { encoded, command }))
     }
 
-    fn decode(encoded: Bytes) -> io::Result<Self> {
+    pub(super) fn decode(encoded: Bytes) -> io::Result<Self> {
         let command = Command::decode(encoded.clone()).map_err(io::Error::other)?;
         Ok(Self::new(encoded, command))
     }

@@ -145,6 +145,7 @@ impl Fixture {
 fn settings(folder: &TempDir, flags: &[String]) -> Settings {
     let mut line = vec![
         "--listen-client-urls=http://127.0.0.1:0".to_owned(),
+        "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
         format!("--data-dir={}", folder.path().join("data").display()),
     ];
     line.extend_from_slice(flags);

@@ -29,6 +29,7 @@ fn start(folder: &tempfile::TempDir, url: &str) -> (Running, Vec<String>) {
         .arg("--data-dir")
         .arg(folder.path().join("data"))
         .args(["--listen-client-urls", url])
+        .args(["--listen-peer-urls", "http://127.0.0.1:0"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -95,6 +96,8 @@ fn a_taken_port_and_a_locked_folder_are_explained() {
         other_folder.to_str().unwrap(),
         "--listen-client-urls",
         &url,
+        "--listen-peer-urls",
+        "http://127.0.0.1:0",
     ]);
     assert_eq!(taken.status.code(), Some(1));
     let text = String::from_utf8(taken.stderr).unwrap();
@@ -114,6 +117,8 @@ fn a_taken_port_and_a_locked_folder_are_explained() {
         "--data-dir",
         folder.to_str().unwrap(),
         "--listen-client-urls",
+        "http://127.0.0.1:0",
+        "--listen-peer-urls",
         "http://127.0.0.1:0",
     ]);
     assert_eq!(locked.status.code(), Some(1));

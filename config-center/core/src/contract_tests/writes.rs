@@ -185,6 +185,7 @@ fn a_command_without_an_operation_is_refused() {
     let applied = state.apply(&Command {
         version: 9,
         op: None,
+        ..Command::default()
     });
     assert_eq!(applied.reply, Err(Refusal::NotCapable));
     assert_eq!(applied.revision, 1);

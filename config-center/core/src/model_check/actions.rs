@@ -33,6 +33,7 @@ pub(super) fn command(op: Op) -> Command {
     Command {
         version: crate::state::COMMAND_VERSION,
         op: Some(op),
+        ..Command::default()
     }
 }
 

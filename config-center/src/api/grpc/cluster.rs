@@ -27,7 +27,7 @@ impl Cluster for ClusterService {
             if list.linearizable {
                 self.0.node.read_barrier().await?;
             }
-            let members = self.0.engine().read(|state| state.members());
+            let members = self.0.node.members();
             // Headers of this service carry no revision: membership has none.
             Ok(MemberListResponse {
                 header: Some(self.0.header(0)),

@@ -97,10 +97,11 @@ impl Lease for LeaseService {
         let (metadata, _, asked) = request.into_parts();
         counted(&self.0, Rpc::LeaseTimeToLive, &metadata, async {
             self.0.node.read_barrier().await?;
-            let engine = self.0.engine();
-            let remaining_s = engine.lease_remaining_s(asked.id);
-            let (granted, revision) =
-                engine.read(|state| (state.lease(asked.id), state.revision()));
+            let remaining_s = self.0.node.lease_remaining_s(asked.id).await?;
+            let (granted, revision) = self
+                .0
+                .engine()
+                .read(|state| (state.lease(asked.id), state.revision()));
             let mut answer = LeaseTimeToLiveResponse {
                 header: Some(self.0.header(revision)),
                 id: asked.id,
@@ -190,11 +191,9 @@ impl Renewals {
     }
 
     async fn renew(&self, id: i64) -> Result<LeaseKeepAliveResponse, Fault> {
-        self.context.node.read_barrier().await?;
-        let engine = self.context.engine();
         // An unknown lease is answered with 0, not with an error: the stream serves other leases.
-        let ttl = engine.lease_renew(id).unwrap_or(0);
-        let revision = engine.read(|state| state.revision());
+        let ttl = self.context.node.renew_lease(id).await?.unwrap_or(0);
+        let revision = self.context.engine().revision();
         Ok(LeaseKeepAliveResponse {
             header: Some(self.context.header(revision)),
             id,

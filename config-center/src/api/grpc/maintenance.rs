@@ -46,7 +46,7 @@ impl Maintenance for MaintenanceService {
                 raft_applied_index: status.applied_index,
                 errors,
                 db_size_in_use: status.db_size_in_use_bytes,
-                is_learner: false,
+                is_learner: status.is_learner,
                 storage_version: ETCD_CLUSTER_VERSION.to_owned(),
                 // 0: the size of the store is not limited.
                 db_size_quota: 0,

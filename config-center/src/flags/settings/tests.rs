@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::flags::{
     Invocation, LogFormat, LogLevel, Settings, UsageError, help_text, parse, version_text,
 };
+use crate::raft::ClusterState;
 
 fn invoke(line: &str, environment: &[(&str, &str)]) -> Result<Invocation, UsageError> {
     parse(
@@ -150,13 +151,11 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "--peer-cert-file a",
         "--auth-token jwt",
         "--quota-backend-bytes 1000",
-        "--initial-cluster-state existing",
         "--force-new-cluster",
         "--config-file a",
         "--discovery http://d",
         "--host-whitelist a",
         "--wal-dir a",
-        "--initial-cluster default=http://localhost:2380,b=http://10.0.0.2:2380",
     ] {
         let fault = fault(line);
         assert!(fault.contains("not supported yet"), "{line}: {fault}");
@@ -215,12 +214,16 @@ fn bad_values_name_the_flag_and_the_fault() {
             "invalid value \"http://0.0.0.0:1\" for --listen-client-urls: clients cannot be told a wildcard address, set --advertise-client-urls as well",
         ),
         (
-            "--initial-cluster a=http://localhost:2380",
-            "invalid value \"a=http://localhost:2380\" for --initial-cluster: it does not name this member, --name \"default\"",
+            "--initial-cluster a",
+            "invalid value \"a\" for --initial-cluster: it is name=http://host:port",
         ),
         (
-            "--initial-cluster default=http://localhost:1",
-            "invalid value \"default=http://localhost:1\" for --initial-cluster: it differs from --initial-advertise-peer-urls (http://localhost:2380)",
+            "--initial-cluster a=http://localhost",
+            "invalid value \"http://localhost\" for --initial-cluster: it needs a host and a port",
+        ),
+        (
+            "--initial-cluster-state old",
+            "invalid value \"old\" for --initial-cluster-state: it is new or existing",
         ),
         (
             "--log-level loud",
@@ -233,6 +236,32 @@ fn bad_values_name_the_flag_and_the_fault() {
     ] {
         assert_eq!(fault(line), expected);
     }
+}
+
+#[test]
+fn a_cluster_of_several_members_is_read_name_by_name() {
+    let settings = settings(
+        "--name b --initial-cluster a=http://10.0.0.1:2380,b=http://10.0.0.2:2380/,a=http://10.1.0.1:2380 \
+         --initial-cluster-state existing --listen-peer-urls http://127.0.0.1:1,http://[::1]:2",
+    );
+    let members: Vec<(&str, Vec<&str>)> = settings
+        .initial_cluster
+        .iter()
+        .map(|member| {
+            let urls = member.peer_urls.iter().map(String::as_str).collect();
+            (member.name.as_str(), urls)
+        })
+        .collect();
+    assert_eq!(
+        members,
+        [
+            ("a", vec!["http://10.0.0.1:2380", "http://10.1.0.1:2380"]),
+            ("b", vec!["http://10.0.0.2:2380"]),
+        ]
+    );
+    assert_eq!(settings.cluster_state, ClusterState::Existing);
+    assert_eq!(settings.listen_peer_urls.len(), 2);
+    assert_eq!(settings.warnings, Vec::<String>::new());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! openraft's own suite for stores, on the SQLite store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -8,9 +9,26 @@ use tempfile::TempDir;
 
 use crate::engine::Engine;
 use crate::raft::log_store::LogStore;
-use crate::raft::state_machine::StateMachine;
+use crate::raft::peer::{Directory, Plain, Timing};
+use crate::raft::state_machine::{Listeners, StateMachine};
 use crate::raft::types::TypeConfig;
-use crate::storage::{DataFolder, FailureSlot, LogHandle, StateHandle};
+use crate::storage::{DataFolder, FailureSlot, Identity, LogHandle, StateHandle};
+
+fn listeners(failure: FailureSlot) -> Listeners {
+    let identity = Identity {
+        member_id: 1,
+        cluster_id: 1,
+    };
+    let second = Duration::from_secs(1);
+    let timing = Timing { election: second };
+    Listeners {
+        member_id: 1,
+        awaiting: Arc::default(),
+        directory: Arc::new(Directory::new(identity, timing, Arc::new(Plain))),
+        failure,
+        stopping: Arc::default(),
+    }
+}
 
 struct Builder {
     max_tail_bytes: usize,
@@ -32,8 +50,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, (TempDir, DataFolder)> for
             state,
             folder.snapshots(),
             &loaded.progress,
-            failure,
-            Arc::default(),
+            listeners(failure),
         )
         .unwrap();
         let store = LogStore::with_tail(log, &recovery, self.max_tail_bytes);

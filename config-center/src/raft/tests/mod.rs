@@ -1,5 +1,6 @@
 //! Consensus and disk together, in one process.
 
+mod cluster;
 mod conformance;
 mod restart;
 mod writes;
@@ -11,7 +12,14 @@ use schemas::command::Command;
 use schemas::command::command::Op;
 use schemas::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse};
 
-use super::{Node, NodeConfig};
+use std::sync::Arc;
+
+use super::{ClusterState, Node, NodeConfig, PeerPort, StartError};
+
+/// A member without a peer port.
+async fn start(config: NodeConfig) -> Result<Arc<Node>, StartError> {
+    Node::start(config, PeerPort::plain(Vec::new())).await
+}
 
 fn config(data_dir: &Path) -> NodeConfig {
     NodeConfig {
@@ -20,6 +28,8 @@ fn config(data_dir: &Path) -> NodeConfig {
         peer_urls: vec!["http://127.0.0.1:2380".to_owned()],
         client_urls: vec!["http://127.0.0.1:2379".to_owned()],
         cluster_token: "etcd-cluster".to_owned(),
+        initial_cluster: Vec::new(),
+        cluster_state: ClusterState::New,
         heartbeat_ms: 100,
         election_ms: 1000,
         snapshot_count: 10_000,

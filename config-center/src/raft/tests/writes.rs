@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::{all, config, put};
-use crate::raft::{Node, ProposeError};
+use super::{all, config, put, start};
+use crate::raft::ProposeError;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_get_each_their_own_revision() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     let first = node.engine().revision();
     let proposals = (0..2_000).map(|n| node.propose(put(format!("k{n}"), "v")));
     let mut revisions: Vec<i64> = join_all(proposals)
@@ -29,7 +29,7 @@ async fn many_writers_get_each_their_own_revision() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_acknowledged_write_is_read_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     for n in 0..200 {
         let revision = node
             .propose(put("k", format!("{n}")))
@@ -45,7 +45,7 @@ async fn an_acknowledged_write_is_read_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_one_byte_too_many_is_refused_and_the_next_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     let before = node.engine().revision();
     let error = node
         .propose(put("k", vec![0; 1_572_864]))
@@ -58,7 +58,7 @@ async fn a_request_of_one_byte_too_many_is_refused_and_the_next_is_not() {
     assert_eq!(written.revision, before + 1);
     node.shutdown().await;
     // 1.5 MB through the log and back.
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     assert_eq!(all(&node).kvs[0].value, vec![7; 1_572_000]);
     node.shutdown().await;
 }
@@ -66,7 +66,7 @@ async fn a_request_of_one_byte_too_many_is_refused_and_the_next_is_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_the_shutdown_every_call_says_so() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     node.shutdown().await;
     let answer = tokio::time::timeout(Duration::from_secs(5), node.propose(put("k", "v"))).await;
     assert_eq!(answer.unwrap().unwrap_err(), ProposeError::Stopped);
@@ -75,7 +75,7 @@ async fn after_the_shutdown_every_call_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_cannot_be_written_stops_the_member_and_acknowledges_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     node.propose(put("before", "v")).await.unwrap();
     // The table goes away behind the owner's back: the next insert fails.
     break_log(dir.path()).await;
@@ -96,7 +96,7 @@ async fn break_log(dir: &std::path::Path) {
 #[ignore = "prints a figure"]
 async fn throughput_in_process() {
     let dir = tempfile::tempdir().unwrap();
-    let node = Node::start(config(dir.path())).await.unwrap();
+    let node = start(config(dir.path())).await.unwrap();
     for clients in [1, 64, 500] {
         let (writers, each) = (clients, 20_000 / clients);
         let started = std::time::Instant::now();

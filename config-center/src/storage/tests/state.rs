@@ -153,6 +153,7 @@ impl Feeder {
             let command = Command {
                 version: config_center_core::state::COMMAND_VERSION,
                 op: Some(self.dice.op(self.state.revision())),
+                ..Command::default()
             };
             changes.extend(self.state.apply(&command).changes);
             self.index += 1;
@@ -222,6 +223,7 @@ async fn purged_rows_leave_the_file() {
         let command = Command {
             version: config_center_core::state::COMMAND_VERSION,
             op: Some(op),
+            ..Command::default()
         };
         let applied = live.apply(&command);
         applied.reply.unwrap();
