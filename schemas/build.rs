@@ -5,12 +5,13 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "etcd/kv.proto",
     "etcd/auth.proto",
     "etcd/rpc.proto",
     "etcd/lock.proto",
     "etcd/election.proto",
+    "grpc/health/v1/health.proto",
     "config_center/command.proto",
     "config_center/peer.proto",
 ];

@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::grpc::Services;
 use crate::api::{Context, Limits, http};
-use crate::expiry;
 use crate::flags::Settings;
 use crate::metrics::Metrics;
 use crate::raft::{Node, NodeConfig, PeerPort, StartError};
+use crate::{compaction, expiry};
 
 pub use listen::BindError;
 
@@ -51,6 +51,7 @@ pub struct Server {
     /// Yields `None` once every acceptor and connection has dropped its sender.
     drained: mpsc::Receiver<()>,
     expiry: JoinHandle<()>,
+    compaction: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -86,6 +87,11 @@ impl Server {
             Arc::clone(&metrics),
             stopping.clone(),
         ));
+
+        let compaction = settings.auto_compaction.map(|retention| {
+            let node = Arc::clone(&node);
+            tokio::spawn(compaction::run(node, retention, stopping.clone()))
+        });
 
         let options = HttpOptions {
             max_concurrent_streams: settings.max_concurrent_streams,
@@ -130,6 +136,7 @@ impl Server {
             stopping,
             drained,
             expiry,
+            compaction,
         })
     }
 
@@ -164,6 +171,11 @@ impl Server {
         }
         if let Err(error) = self.expiry.await {
             tracing::error!(%error, "lease expiry had failed");
+        }
+        if let Some(compaction) = self.compaction
+            && let Err(error) = compaction.await
+        {
+            tracing::error!(%error, "automatic compaction had failed");
         }
         self.node.shutdown().await;
     }

@@ -30,6 +30,9 @@ mod generated {
     pub mod v3electionpb {
         tonic::include_proto!("v3electionpb");
     }
+    pub mod grpc_health {
+        tonic::include_proto!("grpc.health.v1");
+    }
     pub mod config_center {
         pub mod v1 {
             tonic::include_proto!("config_center.v1");
@@ -44,7 +47,7 @@ mod generated {
 
 pub use generated::{authpb, etcdserverpb, mvccpb};
 pub use generated::{config_center::peer::v1 as peer, config_center::v1 as command};
-pub use generated::{v3electionpb, v3lockpb};
+pub use generated::{grpc_health, v3electionpb, v3lockpb};
 
 /// The encoded `FileDescriptorSet` of every schema, for reflection and for schema tests.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

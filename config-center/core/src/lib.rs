@@ -5,6 +5,7 @@
 //! in the same order give the same state on every member. Requests and responses are the etcd
 //! messages themselves, so nothing is copied between two vocabularies.
 
+pub mod auto_compaction;
 #[cfg(test)]
 mod contract_tests;
 pub mod lease;

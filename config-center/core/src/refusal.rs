@@ -9,6 +9,7 @@ pub enum Code {
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     OutOfRange = 11,
+    Unimplemented = 12,
     Unavailable = 14,
 }
 
@@ -39,6 +40,10 @@ pub enum Refusal {
     Compacted,
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
+    #[error("RangeStream does not support custom sort orders")]
+    StreamSorted,
+    #[error("RangeStream does not support revision filters")]
+    StreamFiltered,
     /// A command that this version cannot carry out.
     #[error("etcdserver: not capable")]
     NotCapable,
@@ -58,6 +63,7 @@ impl Refusal {
             | Self::InvalidSortOption => Code::InvalidArgument,
             Self::LeaseNotFound => Code::NotFound,
             Self::LeaseExists | Self::NotCapable => Code::FailedPrecondition,
+            Self::StreamSorted | Self::StreamFiltered => Code::Unimplemented,
             Self::LeaseTtlTooLarge | Self::Compacted | Self::FutureRevision => Code::OutOfRange,
         }
     }

@@ -9,6 +9,7 @@ use schemas::etcdserverpb::{
     LeaseGrantResponse, LeaseRevokeResponse, Member, PutRequest, PutResponse, RangeRequest,
     RangeResponse, TxnRequest, TxnResponse,
 };
+use schemas::mvccpb::KeyValue;
 
 use crate::lease::{LeaseTable, MAX_TTL_S};
 use crate::mvcc::{EventPage, KeyRange, Keyspace};
@@ -212,6 +213,18 @@ impl State {
         let current = self.keys.revision();
         let revision = self.keys.read_revision(request.revision, current)?;
         Ok(self.keys.read(request, revision))
+    }
+
+    /// The first `limit` pairs of a range in key order, and whether there are more. Sort order and
+    /// filters are not looked at.
+    pub fn range_page(
+        &self,
+        request: &RangeRequest,
+        limit: usize,
+    ) -> Result<(Vec<KeyValue>, bool), Refusal> {
+        let current = self.keys.revision();
+        let revision = self.keys.read_revision(request.revision, current)?;
+        Ok(self.keys.page(request, revision, limit))
     }
 
     /// A transaction of reads only, without a header (its inner headers are filled). Anything but a

@@ -28,6 +28,26 @@ pub fn check_range(request: &RangeRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A streamed range comes in key order and as it is stored: what needs the whole result first is
+/// not streamed.
+pub fn check_range_stream(request: &RangeRequest) -> Result<(), Refusal> {
+    check_range(request)?;
+    let is_default = request.sort_order == SortOrder::None as i32
+        || (request.sort_target == SortTarget::Key as i32
+            && request.sort_order == SortOrder::Ascend as i32);
+    if !is_default {
+        return Err(Refusal::StreamSorted);
+    }
+    let is_filtered = request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0;
+    if is_filtered {
+        return Err(Refusal::StreamFiltered);
+    }
+    Ok(())
+}
+
 pub fn check_put(request: &PutRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
         Err(Refusal::EmptyKey)

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use config_center_core::auto_compaction::Retention;
+
 use super::UsageError;
 use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
@@ -63,6 +65,8 @@ pub struct Settings {
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub watch_progress_interval: Duration,
+    /// `None`: history grows until somebody compacts it.
+    pub auto_compaction: Option<Retention>,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// One line each, to be logged once at the start.
@@ -124,6 +128,7 @@ impl Settings {
             keepalive_interval: interval(&given, "grpc-keepalive-interval"),
             keepalive_timeout: interval(&given, "grpc-keepalive-timeout"),
             watch_progress_interval: progress_interval(&given, &mut warnings),
+            auto_compaction: auto_compaction(&given)?,
             log_level: log_level(&given)?,
             log_format: match text(&given, "log-format") {
                 "console" => LogFormat::Console,
@@ -203,6 +208,42 @@ fn as_usize(number: u64) -> usize {
 
 fn interval(given: &Given, name: &str) -> Duration {
     Duration::from_millis(duration_ms(text(given, name)).unwrap_or(0))
+}
+
+/// A whole number counts hours or revisions, by the mode; hours may also be a duration.
+fn auto_compaction(given: &Given) -> Result<Option<Retention>, UsageError> {
+    const MODE: &str = "auto-compaction-mode";
+    const RETENTION: &str = "auto-compaction-retention";
+    let invalid = |name, value: &str, fault: &str| {
+        Err(UsageError::invalid(&given.spelled(name), value, fault))
+    };
+    let retention = text(given, RETENTION);
+    let kept = match text(given, MODE) {
+        "periodic" => {
+            let ms = match retention.parse::<u64>() {
+                _ if retention.is_empty() => Some(0),
+                Ok(hours) => hours.checked_mul(3_600_000),
+                Err(_) => duration_ms(retention),
+            };
+            match ms {
+                Some(ms) => Retention::Period { ms },
+                None => {
+                    return invalid(
+                        RETENTION,
+                        retention,
+                        "it is neither a number of hours nor a duration such as 30m",
+                    );
+                }
+            }
+        }
+        "revision" => match retention.parse() {
+            Ok(count @ 0..) => Retention::Revisions(count),
+            _ => return invalid(RETENTION, retention, "it is not a number of revisions"),
+        },
+        other => return invalid(MODE, other, "it is periodic or revision"),
+    };
+    let is_off = matches!(kept, Retention::Period { ms: 0 } | Retention::Revisions(0));
+    Ok((!is_off).then_some(kept))
 }
 
 fn progress_interval(given: &Given, warnings: &mut Vec<String>) -> Duration {

@@ -4,11 +4,9 @@ use schemas::etcdserverpb as pb;
 use schemas::etcdserverpb::auth_client::AuthClient;
 use schemas::etcdserverpb::cluster_client::ClusterClient;
 use schemas::etcdserverpb::maintenance_client::MaintenanceClient;
-use schemas::v3electionpb::election_client::ElectionClient;
-use schemas::v3lockpb::lock_client::LockClient;
 use tonic::Code;
 
-use crate::fixture::{Fixture, assert_status, range};
+use crate::fixture::{Fixture, assert_status};
 
 #[tokio::test]
 async fn status_tells_the_truth_about_one_member() {
@@ -100,19 +98,6 @@ async fn what_is_not_built_is_refused_by_name() {
         cluster,
         member_add(pb::MemberAddRequest::default()) = "MemberAdd",
         member_remove(pb::MemberRemoveRequest::default()) = "MemberRemove",
-    );
-    let mut kv = fixture.kv();
-    refused!(kv, range_stream(range("a")) = "RangeStream");
-    let mut lock = LockClient::new(channel());
-    refused!(
-        lock,
-        lock(schemas::v3lockpb::LockRequest::default()) = "Lock"
-    );
-    let mut election = ElectionClient::new(channel());
-    refused!(
-        election,
-        campaign(schemas::v3electionpb::CampaignRequest::default()) = "Campaign",
-        observe(schemas::v3electionpb::LeaderRequest::default()) = "Observe",
     );
     fixture.stop().await;
 }

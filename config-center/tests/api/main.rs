@@ -13,5 +13,7 @@ mod http;
 mod kv;
 mod lease;
 mod process;
+mod range_stream;
+mod services;
 mod watch;
 mod watch_seam;

@@ -40,6 +40,25 @@ impl Keyspace {
         }
     }
 
+    /// The first `limit` rows of a range at a revision that was checked, in key order, and whether
+    /// there are more: nothing is counted, so a long range costs what is taken of it.
+    pub(crate) fn page(
+        &self,
+        request: &RangeRequest,
+        revision: i64,
+        limit: usize,
+    ) -> (Vec<KeyValue>, bool) {
+        let range = KeyRange::new(request.key.clone(), request.range_end.clone());
+        let order = Order::of(request);
+        let mut rows = self.live_rows(&range, revision);
+        let kvs = rows
+            .by_ref()
+            .take(limit)
+            .map(|row| answer(row, request, &order))
+            .collect();
+        (kvs, rows.next().is_some())
+    }
+
     /// Answers a range at a revision that was checked: index order, filters, sort, limit.
     pub(crate) fn read(&self, request: &RangeRequest, revision: i64) -> RangeResponse {
         let range = KeyRange::new(request.key.clone(), request.range_end.clone());

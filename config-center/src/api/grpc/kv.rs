@@ -7,11 +7,12 @@ use schemas::command::command::Op;
 use schemas::etcdserverpb::kv_server::Kv;
 use schemas::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+    PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 use tonic::{Request, Response, Status};
 
-use super::{NoStream, counted, not_implemented};
+use super::range_stream::{self, Chunks};
+use super::{admit, counted, refused};
 use crate::api::{Context, Fault};
 use crate::metrics::Rpc;
 
@@ -19,7 +20,7 @@ pub(super) struct KvService(pub(super) Arc<Context>);
 
 #[tonic::async_trait]
 impl Kv for KvService {
-    type RangeStreamStream = NoStream<RangeStreamResponse>;
+    type RangeStreamStream = Chunks;
 
     async fn range(
         &self,
@@ -31,9 +32,17 @@ impl Kv for KvService {
 
     async fn range_stream(
         &self,
-        _: Request<RangeRequest>,
+        request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        not_implemented(&self.0, Rpc::RangeStream)
+        let (metadata, _, range) = request.into_parts();
+        self.0.metrics.started(Rpc::RangeStream);
+        let opened = match admit(&self.0, &metadata) {
+            Ok(()) => range_stream::open(&self.0, range).await,
+            Err(fault) => Err(fault),
+        };
+        opened
+            .map(Response::new)
+            .map_err(|fault| refused(&self.0, Rpc::RangeStream, fault))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {

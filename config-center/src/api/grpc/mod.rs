@@ -2,10 +2,13 @@
 
 mod auth;
 mod cluster;
+mod health;
 mod kv;
 mod lease;
-mod lock_election;
 mod maintenance;
+mod range_stream;
+mod recipe;
+mod reflection;
 pub(crate) mod status;
 mod watch;
 
@@ -20,6 +23,7 @@ use schemas::etcdserverpb::kv_server::KvServer;
 use schemas::etcdserverpb::lease_server::LeaseServer;
 use schemas::etcdserverpb::maintenance_server::MaintenanceServer;
 use schemas::etcdserverpb::watch_server::WatchServer;
+use schemas::grpc_health::health_server::HealthServer;
 use schemas::v3electionpb::election_server::ElectionServer;
 use schemas::v3lockpb::lock_server::LockServer;
 use tonic::metadata::MetadataMap;
@@ -38,8 +42,10 @@ pub struct Services {
     cluster: ClusterServer<cluster::ClusterService>,
     maintenance: MaintenanceServer<maintenance::MaintenanceService>,
     auth: AuthServer<auth::AuthService>,
-    lock: LockServer<lock_election::LockService>,
-    election: ElectionServer<lock_election::ElectionService>,
+    lock: LockServer<recipe::LockService>,
+    election: ElectionServer<recipe::ElectionService>,
+    health: HealthServer<health::HealthService>,
+    reflection: reflection::Reflection,
 }
 
 impl Services {
@@ -58,10 +64,11 @@ impl Services {
             maintenance: MaintenanceServer::new(maintenance::MaintenanceService(context()))
                 .max_decoding_message_size(limit),
             auth: AuthServer::new(auth::AuthService(context())).max_decoding_message_size(limit),
-            lock: LockServer::new(lock_election::LockService(context()))
+            lock: LockServer::new(recipe::LockService(context())).max_decoding_message_size(limit),
+            election: ElectionServer::new(recipe::ElectionService(context()))
                 .max_decoding_message_size(limit),
-            election: ElectionServer::new(lock_election::ElectionService(context()))
-                .max_decoding_message_size(limit),
+            health: HealthServer::new(health::HealthService(context())),
+            reflection: reflection::Reflection::new(),
         }
     }
 
@@ -78,6 +85,9 @@ impl Services {
             Some("etcdserverpb.Auth") => self.auth.clone().call(request),
             Some("v3lockpb.Lock") => self.lock.clone().call(request),
             Some("v3electionpb.Election") => self.election.clone().call(request),
+            Some("grpc.health.v1.Health") => self.health.clone().call(request),
+            Some(reflection::V1) => self.reflection.v1.clone().call(request),
+            Some(reflection::V1_ALPHA) => self.reflection.v1_alpha.clone().call(request),
             _ => return Status::unimplemented(format!("unknown service of {path}")).into_http(),
         };
         let mut response = match answered.await {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use config_center_core::auto_compaction::Retention;
+
 use crate::flags::{
     Invocation, LogFormat, LogLevel, Settings, UsageError, help_text, parse, version_text,
 };
@@ -160,6 +162,38 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         let fault = fault(line);
         assert!(fault.contains("not supported yet"), "{line}: {fault}");
         assert!(!fault.contains('\n'), "{line}: {fault}");
+    }
+}
+
+#[test]
+fn automatic_compaction_is_read_as_etcd_reads_it() {
+    for (line, expected) in [
+        ("", None),
+        ("--auto-compaction-retention=0", None),
+        ("--auto-compaction-retention=", None),
+        (
+            "--auto-compaction-retention=5",
+            Some(Retention::Period { ms: 18_000_000 }),
+        ),
+        (
+            "--auto-compaction-retention=90m --auto-compaction-mode=periodic",
+            Some(Retention::Period { ms: 5_400_000 }),
+        ),
+        (
+            "--auto-compaction-mode=revision --auto-compaction-retention=1000",
+            Some(Retention::Revisions(1000)),
+        ),
+        ("--auto-compaction-mode=revision", None),
+    ] {
+        assert_eq!(settings(line).auto_compaction, expected, "{line}");
+    }
+    for line in [
+        "--auto-compaction-retention=x",
+        "--auto-compaction-retention=-1",
+        "--auto-compaction-mode=revision --auto-compaction-retention=5m",
+        "--auto-compaction-mode=weekly",
+    ] {
+        assert!(fault(line).contains("invalid value"), "{line}");
     }
 }
 

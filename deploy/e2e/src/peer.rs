@@ -1,0 +1,59 @@
+//! A real etcd of the newest release, started by `deploy/peers/etcd/etcd.sh`: the oracle of the
+//! differential tests of the v3 API.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::binaries;
+
+/// A running member; gone, data included, with this value or with the test's process.
+#[derive(Debug)]
+pub struct Peer {
+    folder: PathBuf,
+    pub url: String,
+}
+
+impl Peer {
+    /// Starts etcd 3.7.1 with its data below `folder` and these flags of its own.
+    pub fn start(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let folder = folder.join("etcd-3.7");
+        let mut command = script();
+        command.args(["start", "--release", "3.7", "--port", "0", "--dir"]);
+        command.arg(&folder);
+        command.args(["--owner", &std::process::id().to_string(), "--"]);
+        command.args(flags);
+        let output = command.output().context("run etcd.sh")?;
+        anyhow::ensure!(
+            output.status.success(),
+            "etcd.sh start: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let url = String::from_utf8(output.stdout)?.trim().to_owned();
+        Ok(Self { folder, url })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let wiped = script().arg("wipe").arg("--dir").arg(&self.folder).output();
+        if let Err(error) = wiped {
+            eprintln!("etcd.sh wipe: {error}");
+        }
+    }
+}
+
+/// The path of etcdctl 3.7.1; built when it is not there yet.
+pub fn newest_etcdctl() -> anyhow::Result<PathBuf> {
+    let output = script()
+        .args(["path", "--release", "3.7", "--program", "etcdctl"])
+        .output()
+        .context("run etcd.sh")?;
+    anyhow::ensure!(output.status.success(), "etcd.sh path failed");
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+fn script() -> Command {
+    Command::new(binaries::repository().join("deploy/peers/etcd/etcd.sh"))
+}
