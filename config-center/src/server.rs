@@ -8,6 +8,7 @@
 mod authority;
 mod connection;
 mod listen;
+mod shared_stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,9 +101,14 @@ impl Server {
         };
         // Nothing is ever sent: the channel only counts who still holds a sender.
         let (running, drained) = mpsc::channel(1);
+        let services = Arc::new(Services::new(&context));
         let api = Arc::new(App {
-            grpc: Some(Services::new(&context)),
-            http: http::router(Arc::clone(&context)),
+            http: http::router(
+                Arc::clone(&context),
+                Arc::clone(&services),
+                &settings.http_rules,
+            ),
+            grpc: Some(services),
             metrics: Arc::clone(&metrics),
             options,
         });

@@ -1,27 +1,67 @@
-//! The HTTP side of the client port: health, version and metrics, for people, probes and scrapers.
+//! The HTTP side of the client port: puts every route of the table to work, and answers health,
+//! version and metrics, for people, probes and scrapers.
+
+mod access;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{MethodRouter, any};
 
 use super::Context;
+use super::gateway::{self, Gateway, Methods};
+use super::grpc::Services;
+use super::routes::{Answers, ROUTES};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::Figures;
 
 const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+pub use access::{Access, Allowed};
+
+/// What the operator decides about the HTTP side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRules {
+    pub access: Access,
+    /// `--enable-grpc-gateway`.
+    pub json_gateway: bool,
+}
+
 /// Everything that is served on a client address.
-pub fn router(context: Arc<Context>) -> Router {
-    Router::new()
-        .route("/health", any(health))
-        .route("/version", any(version))
-        .route("/metrics", any(metrics))
+pub fn router(context: Arc<Context>, services: Arc<Services>, rules: &HttpRules) -> Router {
+    let gateway = Arc::new(Gateway::new(services, context.limits.max_message_bytes()));
+    let methods = Methods::load();
+    let mut router = Router::new();
+    for route in ROUTES {
+        let answering: MethodRouter<Arc<Context>> = match route.answers {
+            Answers::Health => any(health),
+            Answers::Version => any(version),
+            Answers::Metrics => any(metrics),
+            Answers::Rpc(_) if !rules.json_gateway => continue,
+            Answers::Rpc(rpc) => {
+                let Some(method) = methods.get(rpc).map(Arc::new) else {
+                    continue;
+                };
+                let gateway = Arc::clone(&gateway);
+                any(move |request: Request| {
+                    Arc::clone(&gateway).answer(Arc::clone(&method), request)
+                })
+            }
+        };
+        if let Some(rest) = route.path.strip_prefix("/v3/") {
+            router = router.route(&format!("/v3beta/{rest}"), answering.clone());
+        }
+        router = router.route(route.path, answering);
+    }
+    let access = Arc::new(rules.access.clone());
+    router
         .fallback(not_found)
+        .layer(middleware::from_fn_with_state(access, access::guard))
         .with_state(context)
 }
 
@@ -128,6 +168,9 @@ fn only_get() -> Response {
 }
 
 async fn not_found(uri: Uri) -> Response {
+    if uri.path().starts_with("/v3/") || uri.path().starts_with("/v3beta/") {
+        return gateway::not_found();
+    }
     let body = format!("nothing is served at {}\n", uri.path());
     (
         StatusCode::NOT_FOUND,

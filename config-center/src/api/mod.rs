@@ -1,8 +1,11 @@
 //! The etcd API: translates calls into commands and reads, checks limits, gives every refusal its
 //! exact code and text. Holds no state of its own; the store is behind [`Node`].
 
+mod gateway;
 pub mod grpc;
+pub(crate) mod hangup;
 pub mod http;
+pub mod routes;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -8,6 +8,7 @@ use config_center_core::auto_compaction::Retention;
 use super::UsageError;
 use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
+use crate::api::http::{Access, Allowed, HttpRules};
 use crate::raft::{ClusterState, InitialMember};
 
 /// Below this a progress notification would be traffic of its own.
@@ -67,6 +68,7 @@ pub struct Settings {
     pub watch_progress_interval: Duration,
     /// `None`: history grows until somebody compacts it.
     pub auto_compaction: Option<Retention>,
+    pub http_rules: HttpRules,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// One line each, to be logged once at the start.
@@ -129,6 +131,13 @@ impl Settings {
             keepalive_timeout: interval(&given, "grpc-keepalive-timeout"),
             watch_progress_interval: progress_interval(&given, &mut warnings),
             auto_compaction: auto_compaction(&given)?,
+            http_rules: HttpRules {
+                access: Access {
+                    origins: names(&given, "cors"),
+                    hosts: names(&given, "host-whitelist"),
+                },
+                json_gateway: switch(&given, "enable-grpc-gateway"),
+            },
             log_level: log_level(&given)?,
             log_format: match text(&given, "log-format") {
                 "console" => LogFormat::Console,
@@ -153,6 +162,20 @@ fn text<'a>(given: &'a Given, name: &str) -> &'a str {
     given
         .text(name)
         .unwrap_or_else(|| find(name).map_or("", |definition| definition.default))
+}
+
+/// The given switch, or the default.
+fn switch(given: &Given, name: &str) -> bool {
+    match given.text(name) {
+        Some(_) => given.switch(name),
+        None => find(name).is_some_and(|definition| definition.default == "true"),
+    }
+}
+
+/// Comma-separated names, `*` for any; nothing at all means any as well, as in etcd.
+fn names(given: &Given, name: &str) -> Allowed {
+    let names = text(given, name).split(',').map(str::trim);
+    Allowed::new(names.filter(|name| !name.is_empty()))
 }
 
 fn refuse_and_warn(given: &Given, warnings: &mut Vec<String>) -> Result<(), UsageError> {

@@ -72,6 +72,12 @@ rpcs! {
 }
 
 impl Rpc {
+    /// The service's full name.
+    #[must_use]
+    pub const fn service(self) -> &'static str {
+        self.labels().0
+    }
+
     /// The method's name as the schema has it.
     #[must_use]
     pub const fn method(self) -> &'static str {

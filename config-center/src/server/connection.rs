@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::authority::LenientAuthority;
+use super::shared_stream::SharedStream;
 use crate::api::grpc::Services;
+use crate::api::hangup::ClientSide;
 use crate::metrics::Metrics;
 
 /// What every HTTP/2 client sends first.
@@ -47,7 +49,7 @@ type Body = Either<tonic::body::Body, axum::body::Body>;
 /// What a listener serves.
 pub(super) struct App {
     /// `None` on addresses for metrics only.
-    pub(super) grpc: Option<Services>,
+    pub(super) grpc: Option<Arc<Services>>,
     pub(super) http: Router,
     pub(super) metrics: Arc<Metrics>,
     pub(super) options: HttpOptions,
@@ -109,11 +111,11 @@ async fn serve(
         () = stopping.cancelled() => return Ok(()),
     };
     let answering = Arc::clone(app);
-    let service = service_fn(move |request| {
-        let app = Arc::clone(&answering);
-        async move { Ok::<_, Infallible>(app.answer(request).await) }
-    });
     if speaks_http2 {
+        let service = service_fn(move |request| {
+            let app = Arc::clone(&answering);
+            async move { Ok::<_, Infallible>(app.answer(request).await) }
+        });
         let connection = http2(app.options)
             .serve_connection(TokioIo::new(LenientAuthority::new(stream)), service);
         drive(
@@ -123,7 +125,17 @@ async fn serve(
         )
         .await?;
     } else {
-        let connection = http1().serve_connection(TokioIo::new(stream), service);
+        let stream = Arc::new(stream);
+        let client = ClientSide(Arc::clone(&stream));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let app = Arc::clone(&answering);
+            request.extensions_mut().insert(client.clone());
+            async move { Ok::<_, Infallible>(app.answer(request).await) }
+        });
+        let connection = http1()
+            .serve_connection(TokioIo::new(SharedStream(stream)), service)
+            // For websockets.
+            .with_upgrades();
         drive(
             connection,
             |connection| connection.graceful_shutdown(),
@@ -201,7 +213,10 @@ impl App {
                 .get(header::CONTENT_TYPE)
                 .is_some_and(is_grpc)
         {
-            return grpc.call(request).await.map(Either::Left);
+            return grpc
+                .call(request.map(tonic::body::Body::new))
+                .await
+                .map(Either::Left);
         }
         match self.http.clone().call(request).await {
             Ok(response) => response.map(Either::Right),

@@ -9,6 +9,7 @@
 mod cluster;
 mod edges;
 mod fixture;
+mod gateway;
 mod http;
 mod kv;
 mod lease;

@@ -1,5 +1,5 @@
-//! A real etcd of the newest release, started by `deploy/peers/etcd/etcd.sh`: the oracle of the
-//! differential tests of the v3 API.
+//! A real etcd, started by `deploy/peers/etcd/etcd.sh`: the oracle of the differential tests. The
+//! newest release judges the v3 API, Debian's 3.4 (with `--enable-v2`) the v2 API.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,9 +18,18 @@ pub struct Peer {
 impl Peer {
     /// Starts etcd 3.7.1 with its data below `folder` and these flags of its own.
     pub fn start(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
-        let folder = folder.join("etcd-3.7");
+        Self::start_release("3.7", folder, flags)
+    }
+
+    /// The same for Debian's etcd 3.4.23, with the v2 API on.
+    pub fn start_3_4(folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_release("3.4", folder, flags)
+    }
+
+    fn start_release(release: &str, folder: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        let folder = folder.join(format!("etcd-{release}"));
         let mut command = script();
-        command.args(["start", "--release", "3.7", "--port", "0", "--dir"]);
+        command.args(["start", "--release", release, "--port", "0", "--dir"]);
         command.arg(&folder);
         command.args(["--owner", &std::process::id().to_string(), "--"]);
         command.args(flags);
@@ -32,6 +41,13 @@ impl Peer {
         );
         let url = String::from_utf8(output.stdout)?.trim().to_owned();
         Ok(Self { folder, url })
+    }
+}
+
+impl Peer {
+    pub fn client_port(&self) -> anyhow::Result<u16> {
+        let port = self.url.rsplit(':').next().unwrap_or_default();
+        port.parse().context("the port in etcd's address")
     }
 }
 

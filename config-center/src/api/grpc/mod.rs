@@ -16,7 +16,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use schemas::etcdserverpb::auth_server::AuthServer;
 use schemas::etcdserverpb::cluster_server::ClusterServer;
 use schemas::etcdserverpb::kv_server::KvServer;
@@ -73,7 +72,7 @@ impl Services {
     }
 
     /// Answers one call, `/package.Service/Method`.
-    pub async fn call(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path();
         let service = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
         let answered = match service.map(|(service, _)| service) {

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_reflection::server::Builder;
@@ -27,7 +26,7 @@ const SERVICES: [&str; 9] = [
     "grpc.health.v1.Health",
 ];
 
-type Boxed = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
+type Boxed = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 pub(super) struct Reflection {
     pub(super) v1: Boxed,
@@ -53,7 +52,7 @@ fn builder(own: &str) -> Builder<'static> {
 
 fn boxed<S>(built: Result<S, tonic_reflection::server::Error>) -> Boxed
 where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + NamedService
         + Clone
         + Send

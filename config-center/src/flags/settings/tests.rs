@@ -156,7 +156,6 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "--force-new-cluster",
         "--config-file a",
         "--discovery http://d",
-        "--host-whitelist a",
         "--wal-dir a",
     ] {
         let fault = fault(line);
