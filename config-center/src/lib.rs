@@ -6,6 +6,7 @@ pub mod configctl;
 pub mod engine;
 pub mod expiry;
 pub mod flags;
+pub mod fleet;
 pub mod metrics;
 pub mod raft;
 pub mod server;

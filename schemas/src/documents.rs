@@ -2,7 +2,11 @@
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-use crate::{agent::LogEntry, fleet::AgentStatus};
+use crate::{
+    agent::LogEntry,
+    fleet::AgentStatus,
+    objects::{Group, Host, LogSet, Object, RolloutPolicy},
+};
 
 /// File name and text of every committed JSON Schema.
 ///
@@ -16,6 +20,17 @@ pub fn json_schemas() -> Result<Vec<(&'static str, String)>, serde_json::Error> 
         (
             "agent-status.json",
             schema_text::<AgentStatus>("Status of one agent")?,
+        ),
+        (
+            "fleet-object.json",
+            schema_text::<Object>("Any object of the fleet")?,
+        ),
+        ("log-set.json", schema_text::<LogSet>("LogSet")?),
+        ("group.json", schema_text::<Group>("Group")?),
+        ("host.json", schema_text::<Host>("Host")?),
+        (
+            "rollout-policy.json",
+            schema_text::<RolloutPolicy>("RolloutPolicy")?,
         ),
     ])
 }

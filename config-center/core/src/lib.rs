@@ -4,10 +4,14 @@
 //! Nothing in this crate reads a clock, a file or a socket, and nothing awaits: the same commands
 //! in the same order give the same state on every member. Requests and responses are the etcd
 //! messages themselves, so nothing is copied between two vocabularies.
+//!
+//! `fleet` is the other half: what operators want hosts to collect, and how a change travels. It
+//! builds on the store's operations and not on the store's state, so neither half names the other.
 
 pub mod auto_compaction;
 #[cfg(test)]
 mod contract_tests;
+pub mod fleet;
 pub mod lease;
 #[cfg(test)]
 mod model_check;

@@ -13,6 +13,18 @@ pub(crate) enum Bug {
     LeaseNotDetached,
     /// A page of history ends in the middle of a revision, and the rest of it is lost.
     PageSplitsRevision,
+    /// Two groups of one priority disagree, and whichever comes first wins.
+    EqualPriorityFirstWins,
+    /// The plan adds and changes, and never takes away.
+    DiffForgetsRemovals,
+    /// A wave begins although hosts of the one before have not applied it.
+    WaveWithoutGate,
+    /// A paused rollout goes on publishing the wave it was in.
+    PauseStillPublishes,
+    /// A failed host is forgotten when the next wave begins.
+    FailuresForgotten,
+    /// A record's hash does not cover the hash of the record before.
+    AuditWithoutChain,
 }
 
 #[cfg(not(test))]

@@ -13,8 +13,9 @@ use super::{
     Context,
     exit::{Exit, Failure},
     flags::Format,
-    host_state::{Desired, HostState, Report, complaints, host_state, sha256_hex},
+    host_state::{Desired, HostState, Report, complaints, host_state},
     keys::{host_of, under},
+    sha256_hex,
     table::{Cell, Paint, Table, age, size},
 };
 

@@ -3,24 +3,23 @@
 //! Uses the store through the etcd API alone, so it works against any etcd. Knows keys, documents
 //! and statuses; must not know how config-center keeps them.
 //!
-//! The pure parts are `document` (edits that keep other bytes), `merge` (what a push means),
-//! `host_state` (what a status proves) and `table`.
+//! What can be decided without the store is the fleet core's: edits that keep other bytes, what a
+//! push means, what a status proves.
 
 use std::{future::Future, process::ExitCode};
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use config_center_core::fleet::{document, host_state, merge, sha256_hex};
 use schemas_client::Client;
 
+use crate::fleet::keys;
+
 mod agents;
-mod document;
 mod duration;
 mod exit;
 mod flags;
 mod get;
-mod host_state;
-mod keys;
 mod kv;
-mod merge;
 mod output;
 mod publish;
 mod push;

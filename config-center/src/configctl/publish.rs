@@ -16,7 +16,7 @@ use schemas_client::{Client, ClientError};
 use super::{
     document::Document,
     exit::{Exit, Failure},
-    host_state::sha256_hex,
+    sha256_hex,
 };
 
 /// Writers who meet on one key sort themselves out in a few rounds; more means something is wrong.

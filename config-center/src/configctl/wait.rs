@@ -19,8 +19,9 @@ use tokio::time::{sleep, timeout_at};
 use super::{
     document::Document,
     exit::Failure,
-    host_state::{Desired, Report, Verdict, sha256_hex, verdict},
+    host_state::{Desired, Report, Verdict, verdict},
     keys::{Namespace, span},
+    sha256_hex,
 };
 
 /// Pause before asking again after the store went away.

@@ -6,26 +6,16 @@
 use std::fmt;
 
 use schemas::fleet::{AgentStatus, AttemptResult, EntryState, Problem};
-use sha2::{Digest as _, Sha256};
-
-/// The hash by which agents name a configuration.
-pub(crate) fn sha256_hex(value: &[u8]) -> String {
-    Sha256::digest(value)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 /// A configuration as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Desired {
-    pub(crate) revision: i64,
+pub struct Desired {
+    pub revision: i64,
     pub sha256: String,
 }
 
 /// What is under an agent's status key.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Report {
+pub enum Report {
     Absent,
     /// Something else than a status document; why it cannot be read.
     Unreadable(String),
@@ -33,7 +23,7 @@ pub(crate) enum Report {
 }
 
 impl Report {
-    pub(crate) fn parse(value: &[u8]) -> Self {
+    pub fn parse(value: &[u8]) -> Self {
         match serde_json::from_slice(value) {
             Ok(status) => Self::Status(Box::new(status)),
             Err(error) => Self::Unreadable(error.to_string()),
@@ -43,7 +33,7 @@ impl Report {
 
 /// How a host stands, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HostState {
+pub enum HostState {
     Applied,
     /// The agent has not come to the newest configuration yet.
     Pending,
@@ -73,7 +63,7 @@ impl fmt::Display for HostState {
     }
 }
 
-pub(crate) fn host_state(desired: Option<&Desired>, report: &Report) -> HostState {
+pub fn host_state(desired: Option<&Desired>, report: &Report) -> HostState {
     let status = match report {
         Report::Absent => return HostState::Offline,
         Report::Unreadable(_) => return HostState::Unknown,
@@ -93,7 +83,7 @@ pub(crate) fn host_state(desired: Option<&Desired>, report: &Report) -> HostStat
 
 /// Where an agent stands with one configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     Applied,
     PartlyApplied(Vec<Problem>),
     Rejected(Vec<Problem>),
@@ -102,7 +92,7 @@ pub(crate) enum Verdict {
     Newer(i64),
 }
 
-pub(crate) fn verdict(desired: &Desired, status: &AgentStatus) -> Verdict {
+pub fn verdict(desired: &Desired, status: &AgentStatus) -> Verdict {
     let attempt = status.last_attempt.as_ref();
     if let Some(attempt) = attempt.filter(|attempt| attempt.sha256 == desired.sha256) {
         match attempt.result {
@@ -137,7 +127,7 @@ fn is_troubled(status: &AgentStatus) -> bool {
 }
 
 /// Sentences about what is wrong with a host; empty when nothing is.
-pub(crate) fn complaints(desired: Option<&Desired>, report: &Report) -> Vec<String> {
+pub fn complaints(desired: Option<&Desired>, report: &Report) -> Vec<String> {
     let status = match report {
         Report::Absent => return Vec::new(),
         Report::Unreadable(reason) => return vec![format!("its status is unreadable: {reason}")],
@@ -161,7 +151,7 @@ pub(crate) fn complaints(desired: Option<&Desired>, report: &Report) -> Vec<Stri
 }
 
 /// One problem of a configuration in words; entries count from 1 for people.
-pub(crate) fn problem_sentence(problem: &Problem) -> String {
+pub fn problem_sentence(problem: &Problem) -> String {
     match (problem.index, problem.field.as_deref()) {
         (Some(index), Some(field)) => format!("entry {}, {field}: {}", index + 1, problem.message),
         (Some(index), None) => format!("entry {}: {}", index + 1, problem.message),
@@ -297,13 +287,5 @@ mod tests {
             panic!("not rejected");
         };
         assert_eq!(problem_sentence(&problems[0]), "entry 1, topic: bad");
-    }
-
-    #[test]
-    fn hashes_are_lower_case_hexadecimal() {
-        assert_eq!(
-            sha256_hex(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
     }
 }

@@ -9,7 +9,7 @@ use super::document::Document;
 
 /// What to do with a path that is already there under another topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OtherTopic {
+pub enum OtherTopic {
     /// Its topic becomes the pushed one.
     Change,
     /// It stays, and the pushed one comes beside it.
@@ -18,7 +18,7 @@ pub(crate) enum OtherTopic {
 
 /// What a push did for one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
+pub enum Change {
     Added,
     /// The topic before; absent when the entry had none.
     TopicChanged {
@@ -33,13 +33,13 @@ pub(crate) enum Change {
     "{path} has {} entries (topics {}): remove one with `rm-path {path} --topic …`, \
      or add another with --add", topics.len(), topics.join(", ")
 )]
-pub(crate) struct Ambiguous {
-    pub(crate) path: String,
-    pub(crate) topics: Vec<String>,
+pub struct Ambiguous {
+    pub path: String,
+    pub topics: Vec<String>,
 }
 
 /// Adds an entry or changes its topic.
-pub(crate) fn push(
+pub fn push(
     document: &Document,
     new: &LogEntry,
     other_topic: OtherTopic,
@@ -81,7 +81,7 @@ pub(crate) fn push(
 }
 
 /// Removes the entries of a path, all of them or those of one topic; returns their topics.
-pub(crate) fn remove(
+pub fn remove(
     document: &Document,
     path: &str,
     topic: Option<&str>,
@@ -100,7 +100,7 @@ pub(crate) fn remove(
 }
 
 /// True when the document collects this path into this topic.
-pub(crate) fn holds(document: &Document, wanted: &LogEntry) -> bool {
+pub fn holds(document: &Document, wanted: &LogEntry) -> bool {
     positions(document, &wanted.path)
         .into_iter()
         .any(|index| document.entries()[index].topic.as_deref() == Some(&wanted.topic))

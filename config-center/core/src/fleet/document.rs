@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 /// Why a value is not a host's document. Such a value is never overwritten.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum DocumentError {
+pub enum DocumentError {
     #[error("the value is empty")]
     Empty,
     #[error("the value is not UTF-8 text")]
@@ -30,9 +30,9 @@ pub(crate) enum DocumentError {
 
 /// One element of the array. `path` and `topic` are absent when they are no strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) path: Option<String>,
-    pub(crate) topic: Option<String>,
+pub struct Entry {
+    pub path: Option<String>,
+    pub topic: Option<String>,
     place: Range<usize>,
     path_place: Option<Range<usize>>,
     topic_place: Option<Range<usize>>,
@@ -40,7 +40,7 @@ pub(crate) struct Entry {
 
 /// A JSON array of objects and where each of them lies in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Document {
+pub struct Document {
     text: String,
     entries: Vec<Entry>,
 }
@@ -55,7 +55,7 @@ impl Default for Document {
 }
 
 impl Document {
-    pub(crate) fn parse(value: &[u8]) -> Result<Self, DocumentError> {
+    pub fn parse(value: &[u8]) -> Result<Self, DocumentError> {
         let text = std::str::from_utf8(value).map_err(|_| DocumentError::NotUtf8)?;
         if text.trim().is_empty() {
             return Err(DocumentError::Empty);
@@ -79,28 +79,27 @@ impl Document {
         })
     }
 
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.text
     }
 
-    pub(crate) fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// The entry's own bytes.
-    #[cfg(test)]
-    pub(crate) fn entry_text(&self, index: usize) -> &str {
+    pub fn entry_text(&self, index: usize) -> &str {
         &self.text[self.entries[index].place.clone()]
     }
 
     /// True when every entry has a path and paths ascend: an order that inserting keeps up.
-    pub(crate) fn is_sorted(&self) -> bool {
+    pub fn is_sorted(&self) -> bool {
         self.entries.iter().all(|entry| entry.path.is_some())
             && self.entries.is_sorted_by_key(|entry| entry.path.as_deref())
     }
 
     /// Puts a new entry before the one at `index`, or at the end.
-    pub(crate) fn insert(&self, index: usize, new: &LogEntry) -> Self {
+    pub fn insert(&self, index: usize, new: &LogEntry) -> Self {
         let written = format!(
             "{{\"path\":{},\"topic\":{}}}",
             quoted(&new.path),
@@ -124,7 +123,7 @@ impl Document {
         }
     }
 
-    pub(crate) fn remove(&self, index: usize) -> Self {
+    pub fn remove(&self, index: usize) -> Self {
         let gone = &self.entries[index].place;
         let cut = match (self.entries.get(index + 1), index.checked_sub(1)) {
             (Some(next), _) => gone.start..next.place.start,
@@ -138,7 +137,7 @@ impl Document {
     }
 
     /// Gives the entry at `index` another topic; its other fields keep their bytes.
-    pub(crate) fn set_topic(&self, index: usize, topic: &str) -> Self {
+    pub fn set_topic(&self, index: usize, topic: &str) -> Self {
         let entry = &self.entries[index];
         match (&entry.topic_place, &entry.path_place) {
             (Some(place), _) => self.replaced(place.clone(), &quoted(topic)),
