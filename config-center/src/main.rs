@@ -29,6 +29,11 @@ fn main() -> ExitCode {
         eprintln!("config-center: an argument is not valid UTF-8");
         return ExitCode::from(BAD_FLAGS);
     };
+    if let [first, rest @ ..] = &arguments[..]
+        && first == "fleet"
+    {
+        return config_center::fleet::command::main(rest.iter().map(Into::into));
+    }
     match flags::parse(arguments, environment) {
         Err(error) => {
             eprintln!("config-center: {error}");

@@ -1,11 +1,5 @@
 //! `agents list`: every host, what it should run and what its agent says that it runs.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
-
-use schemas::etcdserverpb::{RangeRequest, RangeResponse};
 use schemas::fleet::AgentStatus;
 use serde::Serialize;
 
@@ -14,9 +8,11 @@ use super::{
     exit::{Exit, Failure},
     flags::Format,
     host_state::{Desired, HostState, Report, complaints, host_state},
-    keys::{host_of, under},
-    sha256_hex,
     table::{Cell, Paint, Table, age, size},
+};
+use crate::fleet::{
+    audit::now_ms,
+    view::{Drift, View},
 };
 
 /// One host, as `-o json` prints it.
@@ -37,34 +33,20 @@ struct HostRow {
 }
 
 pub(crate) async fn list(context: &Context) -> Result<Exit, Failure> {
-    let (configs, statuses) = (context.namespace.configs(), context.namespace.statuses());
-    let desired = range(context, &configs, 0).await?;
-    // Both at one revision: a config put in between would make its host look behind.
-    let revision = desired.header.as_ref().map_or(0, |header| header.revision);
-    let reported = range(context, &statuses, revision).await?;
-
-    let mut hosts: BTreeMap<String, (Option<Desired>, Report)> = BTreeMap::new();
-    for kv in &desired.kvs {
-        if let Some(host) = host_of(&kv.key, &configs) {
-            let desired = Desired {
-                revision: kv.mod_revision,
-                sha256: sha256_hex(&kv.value),
-            };
-            hosts.insert(host, (Some(desired), Report::Absent));
-        }
-    }
-    for kv in &reported.kvs {
-        if let Some(host) = host_of(&kv.key, &statuses) {
-            hosts.entry(host).or_insert((None, Report::Absent)).1 = Report::parse(&kv.value);
-        }
-    }
-    let rows: Vec<HostRow> = hosts
-        .into_iter()
-        .map(|(host, (desired, report))| row(host, desired, report))
-        .collect();
+    // One revision for all of it: a config put in between would make its host look behind.
+    let view = View::load(&context.client, &context.namespace).await?;
+    let mut hosts: Vec<&String> = view.configs.keys().chain(view.reports.keys()).collect();
+    // A key that somebody deleted has drifted, too.
+    let deleted = view.drifts();
+    hosts.extend(deleted.iter().map(|drift| &drift.host));
+    hosts.sort();
+    hosts.dedup();
+    let rows: Vec<HostRow> = hosts.into_iter().map(|host| row(host, &view)).collect();
     if rows.is_empty() {
         context.out.remark(&format!(
-            "no host is known: nothing under {configs} and no agent under {statuses}"
+            "no host is known: nothing under {} and no agent under {}",
+            context.namespace.configs(),
+            context.namespace.statuses()
         ));
     }
     match context.out.format {
@@ -86,32 +68,32 @@ pub(crate) async fn list(context: &Context) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn range(context: &Context, prefix: &str, revision: i64) -> Result<RangeResponse, Failure> {
-    let keys = under(prefix);
-    let request = RangeRequest {
-        key: keys.start,
-        range_end: keys.end,
-        revision,
-        ..Default::default()
-    };
-    Ok(context.client.range(request).await?)
-}
-
-fn row(host: String, desired: Option<Desired>, report: Report) -> HostRow {
-    let state = host_state(desired.as_ref(), &report);
-    let problems = complaints(desired.as_ref(), &report);
+fn row(host: &str, view: &View) -> HostRow {
+    let desired = view.configs.get(host).map(|key| Desired {
+        revision: key.mod_revision,
+        sha256: key.sha256.clone(),
+    });
+    let report = view.report(host);
+    let state = host_state(desired.as_ref(), report);
+    let mut problems = complaints(desired.as_ref(), report);
+    let drift = view.drift(host);
+    problems.extend(drift.as_ref().map(drift_sentence));
     let status = match report {
-        Report::Status(status) => Some(status),
+        Report::Status(status) => Some(status.clone()),
         Report::Absent | Report::Unreadable(_) => None,
     };
     let running = status.as_ref().and_then(|status| status.running.as_ref());
     HostRow {
-        host,
-        state: state.to_string(),
-        desired_revision: desired.map(|desired| desired.revision),
+        host: host.to_owned(),
         applied_revision: running.map(|running| running.revision),
+        state: match &drift {
+            Some(_) => "drifted".into(),
+            None => state.to_string(),
+        },
+        desired_revision: desired.map(|desired| desired.revision),
         problems,
         paint: match state {
+            _ if drift.is_some() => Paint::Notice,
             HostState::Applied => Paint::Good,
             HostState::Failed | HostState::Unknown => Paint::Bad,
             HostState::Degraded | HostState::Pending | HostState::Offline => Paint::Notice,
@@ -119,6 +101,28 @@ fn row(host: String, desired: Option<Desired>, report: Report) -> HostRow {
         },
         status,
     }
+}
+
+fn drift_sentence(drift: &Drift) -> String {
+    let changes: Vec<String> = drift
+        .changes
+        .iter()
+        .flatten()
+        .map(ToString::to_string)
+        .collect();
+    let what = match (drift.revision, &drift.changes) {
+        (None, _) => "deleted outside".to_owned(),
+        (Some(revision), Some(_)) => {
+            format!(
+                "edited outside at revision {revision}: {}",
+                changes.join(", ")
+            )
+        }
+        (Some(revision), None) => {
+            format!("edited outside at revision {revision}, and no document any more")
+        }
+    };
+    format!("{what} (see `agents adopt` and `agents restore`)")
 }
 
 fn table(rows: &[HostRow], now_ms: u64) -> Table {
@@ -164,11 +168,4 @@ fn from_agent(status: &AgentStatus, now_ms: u64) -> [Cell; 6] {
         status.agent_version.as_str().into(),
         age(now_ms.saturating_sub(status.reported_at_ms)).into(),
     ]
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

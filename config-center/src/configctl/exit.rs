@@ -5,6 +5,7 @@ use std::fmt;
 use schemas_client::{ClientError, Code};
 
 use super::document::DocumentError;
+use crate::fleet::error::FleetError;
 
 /// The exit codes of configctl; scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,22 @@ impl From<ClientError> for Failure {
                 _ => Exit::AnsweredNo,
             },
             ClientError::WatchCanceled { .. } => Exit::AnsweredNo,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<FleetError> for Failure {
+    fn from(error: FleetError) -> Self {
+        let exit = match &error {
+            FleetError::Client(error) => return error.clone().into(),
+            FleetError::Objects(_)
+            | FleetError::Rendering(_)
+            | FleetError::Corrupt { .. }
+            | FleetError::Invalid(_) => Exit::Invalid,
+            FleetError::MassRemoval(_) | FleetError::Command(_) => Exit::AnsweredNo,
+            FleetError::NotFound(_) => Exit::NotFound,
+            FleetError::RaceLost { .. } | FleetError::Stale(_) => Exit::RaceLost,
         };
         Self::new(exit, error.to_string())
     }

@@ -41,7 +41,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
-pub(crate) struct Connection {
+pub struct Connection {
     /// Comma-separated endpoints of the store
     #[arg(
         long,
@@ -90,6 +90,39 @@ pub(crate) enum Command {
     Push(Push),
     /// Stop collecting paths on hosts
     RmPath(RmPath),
+    /// Check files of objects without a store, as if they were the whole fleet
+    Validate(Files),
+    /// Show what applying files would change; exit code 1 when there is a difference
+    Diff(Diff),
+    /// Publish objects from files
+    ///
+    /// Objects that are not in the files stay as they are, unless --prune is given. Applying the same
+    /// files again writes nothing. Hosts follow by the rollout policies of their groups.
+    Apply(Apply),
+    /// Show what a host collects by the objects, and with --explain why
+    Effective(Effective),
+    /// Show releases, newest first: all, or those that changed an object or a host
+    History {
+        /// KIND/NAME, or a host
+        what: Option<String>,
+    },
+    /// Show a release by its number, or an object as KIND/NAME
+    Show(Show),
+    /// Put a release back, or restore a version of an object
+    ///
+    /// Without arguments, the last release is put back. `rollback Group/web --to 7` publishes the
+    /// version that release 7 made; so a deleted object is restored, too.
+    Rollback(Rollback),
+    /// How releases travel through the fleet
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Who changed what; exit code 1 when the record was tampered with
+    Audit(Audit),
+    /// Print all objects, ready to be applied again
+    Export,
+    /// Make objects of existing keys
+    #[command(subcommand)]
+    Import(Import),
     /// Show what hosts are configured to collect
     Get {
         /// One host; all of them when left out
@@ -160,10 +193,190 @@ pub(crate) struct Wait {
     pub(crate) timeout: Duration,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Files or folders with objects in YAML or JSON; - is standard input
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Count objects that are not in the files as deleted
+    #[arg(long)]
+    pub(crate) prune: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Show what would change and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Delete objects that are not in the files
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Go on although many hosts would collect nothing afterwards
+    #[arg(long)]
+    pub(crate) allow_emptying: bool,
+    #[command(flatten)]
+    pub(crate) why: Why,
+    #[command(flatten)]
+    pub(crate) wait: RolloutWait,
+}
+
+/// What the audit keeps beside the change itself.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Why {
+    /// Why: kept in history and audit
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    /// Who; the user of the connection or of this machine when left out
+    #[arg(long, env = "CONFIGCTL_AUTHOR")]
+    pub(crate) author: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RolloutWait {
+    /// Wait until the rollouts are over, and carry them out meanwhile
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "10m", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Effective {
+    pub(crate) host: String,
+    /// Objects from files alone, instead of those in the store
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Name the origin of every entry and why it won
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    /// A release's number, or KIND/NAME
+    pub(crate) what: String,
+    /// The version that this release made
+    #[arg(long)]
+    pub(crate) release: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// KIND/NAME
+    pub(crate) what: Option<String>,
+    /// The release whose version of the object is restored
+    #[arg(long)]
+    pub(crate) to: Option<u64>,
+    /// The release to put back; the last one when left out
+    #[arg(long, conflicts_with_all = ["what", "to"])]
+    pub(crate) release: Option<u64>,
+    #[command(flatten)]
+    pub(crate) why: Why,
+    #[command(flatten)]
+    pub(crate) wait: RolloutWait,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// How a rollout stands, or all of them; exit code 1 when it failed or was stopped
+    Status { id: Option<String> },
+    /// Carry rollouts out and show how they go, until they are over or stand still
+    Watch {
+        /// One rollout; all that are under way when left out
+        id: Option<String>,
+        /// Stop watching after this time
+        #[arg(long, value_parser = parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Stop publishing to further hosts
+    Pause {
+        id: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Go on, without the hosts that have failed
+    Resume {
+        id: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Go on, and give the failed hosts another chance
+    Retry {
+        id: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// End it: hosts that were not reached stay as they are
+    Abort {
+        id: String,
+        #[command(flatten)]
+        why: Why,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// Only say whether the record holds
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Verify a copy made with `audit -o json`, without a store
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// How many records to show, the newest ones
+    #[arg(long, default_value_t = 50)]
+    pub(crate) last: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Import {
+    /// From keys under a prefix, one host each, of this store or another
+    Etcd(ImportEtcd),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportEtcd {
+    /// What stands before the host in each key, such as /oldboy/config/
+    #[arg(long)]
+    pub(crate) prefix: String,
+    /// What stands behind the host, such as /log_config
+    #[arg(long)]
+    pub(crate) suffix: Option<String>,
+    /// Endpoints of the other store
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) from: Vec<String>,
+    /// Publish the objects instead of printing them
+    #[arg(long)]
+    pub(crate) apply: bool,
+    #[command(flatten)]
+    pub(crate) why: Why,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HostAction {
+    pub(crate) host: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Agents {
     /// Every host: its state, configuration, files and lag
     List,
+    /// Make an edit by hand the host's own entries
+    Adopt(HostAction),
+    /// Undo an edit by hand: the key becomes again what was published
+    Restore(HostAction),
+    /// Take a host out of the fleet: its object, its memberships, its key
+    Retire(HostAction),
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,8 +410,28 @@ pub(crate) enum Kv {
 }
 
 impl Connection {
-    pub(crate) fn namespace(&self) -> Namespace {
+    pub fn namespace(&self) -> Namespace {
         Namespace::new(&self.namespace)
+    }
+
+    /// The error is a sentence for the operator.
+    pub fn connect_options(&self) -> Result<ConnectOptions, String> {
+        self.options().map_err(|failure| failure.message)
+    }
+
+    /// The user of the connection, without the password.
+    pub(crate) fn user_name(&self) -> Option<&str> {
+        let user = self.user.as_deref()?;
+        let name = user.split_once(':').map_or(user, |(name, _)| name);
+        Some(name).filter(|name| !name.is_empty())
+    }
+
+    /// The same way of connecting, to other endpoints.
+    pub(crate) fn options_for(&self, endpoints: &[String]) -> Result<ConnectOptions, Failure> {
+        Ok(ConnectOptions {
+            endpoints: endpoints.to_vec(),
+            ..self.options()?
+        })
     }
 
     pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {

@@ -12,22 +12,33 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use config_center_core::fleet::{document, host_state, merge, sha256_hex};
 use schemas_client::Client;
 
-use crate::fleet::keys;
+use crate::fleet::{
+    audit::{self as fleet_audit, Author},
+    keys,
+};
 
 mod agents;
+mod declare;
 mod duration;
 mod exit;
+mod files;
 mod flags;
 mod get;
+mod history;
+mod hosts;
 mod kv;
 mod output;
+mod portability;
 mod publish;
 mod push;
+mod rollouts;
 mod table;
+mod trail;
 mod wait;
 
 use exit::{Exit, Failure};
-use flags::{Agents, Cli, Command};
+pub use flags::Connection;
+use flags::{Agents, Cli, Command, Why};
 use keys::Namespace;
 use output::Output;
 use push::Standing;
@@ -35,6 +46,7 @@ use push::Standing;
 /// What every command works with.
 struct Context {
     client: Client,
+    connection: Connection,
     namespace: Namespace,
     out: Output,
     standing: Standing,
@@ -90,25 +102,71 @@ async fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
             out.write(&script)?;
             return Ok(Exit::Done);
         }
+        Command::Validate(args) => return declare::validate(out, args),
+        Command::Effective(args) if !args.files.is_empty() => {
+            return declare::effective_offline(out, args);
+        }
+        Command::Audit(args) => {
+            if let Some(file) = &args.file {
+                return trail::verify_file(out, file);
+            }
+        }
         _ => {}
     }
+    let Cli {
+        connection,
+        command,
+        ..
+    } = cli;
     let context = Context {
-        client: Client::new(cli.connection.options()?)?,
-        namespace: cli.connection.namespace(),
+        client: Client::new(connection.options()?)?,
+        namespace: connection.namespace(),
+        connection,
         out,
         standing: Standing::default(),
     };
     let work = async {
-        match &cli.command {
+        match &command {
             Command::Push(args) => push::push(&context, args).await,
             Command::RmPath(args) => push::rm_path(&context, args).await,
             Command::Get { host } => get::get(&context, host.as_deref()).await,
             Command::Agents(Agents::List) => agents::list(&context).await,
             Command::Kv(command) => kv::run(&context, command).await,
-            Command::Completion { .. } | Command::Version => Ok(Exit::Done),
+            Command::Agents(Agents::Adopt(args)) => hosts::adopt(&context, args).await,
+            Command::Agents(Agents::Restore(args)) => hosts::restore(&context, args).await,
+            Command::Agents(Agents::Retire(args)) => hosts::retire(&context, args).await,
+            Command::Diff(args) => declare::diff(&context, args).await,
+            Command::Apply(args) => declare::apply(&context, args).await,
+            Command::Effective(args) => declare::effective_of(&context, args).await,
+            Command::History { what } => history::history(&context, what.as_deref()).await,
+            Command::Show(args) => history::show(&context, args).await,
+            Command::Rollback(args) => history::rollback(&context, args).await,
+            Command::Rollout(command) => rollouts::run(&context, command).await,
+            Command::Audit(args) => trail::show(&context, args).await,
+            Command::Export => portability::export(&context).await,
+            Command::Import(args) => portability::import(&context, args).await,
+            Command::Validate(_) | Command::Completion { .. } | Command::Version => Ok(Exit::Done),
         }
     };
     unless_interrupted(&context, work).await
+}
+
+/// Who does what this command does, for history and audit.
+fn actor(context: &Context, why: &Why) -> Author {
+    let of_machine = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let name = why
+        .author
+        .clone()
+        .or_else(|| context.connection.user_name().map(str::to_owned))
+        .or_else(of_machine)
+        .unwrap_or_else(|| "unknown".into());
+    let now_ms = fleet_audit::now_ms();
+    Author {
+        name,
+        source: "configctl".into(),
+        request_id: format!("{now_ms:x}-{:x}", std::process::id()),
+        reason: why.reason.clone(),
+    }
 }
 
 /// Ctrl-C ends the waiting, never what was published; the last words say which is which.

@@ -7,12 +7,20 @@ use std::{
 };
 
 use serde::Serialize;
+use serde_yaml::with::singleton_map_recursive;
 
 use super::{
     exit::{Exit, Failure},
     flags::Format,
     table::Table,
 };
+
+fn unprintable(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(
+        Exit::LocalIo,
+        format!("the result cannot be printed: {error}"),
+    )
+}
 
 /// Standard output with the format the operator chose.
 #[derive(Debug, Clone, Copy)]
@@ -46,20 +54,21 @@ impl Output {
 
     /// The result as a document, in JSON or YAML.
     pub(crate) fn document<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
-        let unprintable = |error: &dyn std::fmt::Display| {
-            Failure::new(
-                Exit::LocalIo,
-                format!("the result cannot be printed: {error}"),
-            )
-        };
-        let text = match self.format {
-            Format::Yaml => serde_yaml::to_string(value).map_err(|error| unprintable(&error))?,
-            _ => {
-                let json = serde_json::to_string_pretty(value);
-                json.map_err(|error| unprintable(&error))? + "\n"
-            }
-        };
-        self.write(text.as_bytes())
+        if self.format == Format::Yaml {
+            return self.yaml(value);
+        }
+        let text = serde_json::to_string_pretty(value).map_err(|error| unprintable(&error))?;
+        self.write((text + "\n").as_bytes())
+    }
+
+    /// The result as YAML, whatever the format: the form in which people write objects.
+    pub(crate) fn yaml<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
+        let mut text = Vec::new();
+        let mut serializer = serde_yaml::Serializer::new(&mut text);
+        // `{percent: 10}` as people write it, and not YAML's tag `!percent 10`.
+        singleton_map_recursive::serialize(value, &mut serializer)
+            .map_err(|error| unprintable(&error))?;
+        self.write(&text)
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {

@@ -30,10 +30,18 @@ impl Standing {
         published.push((host.to_owned(), revision));
     }
 
+    pub(crate) fn add_release(&self, number: u64) {
+        let mut published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        published.push((format!("release {number}"), 0));
+    }
+
     /// One phrase per host, such as "192.168.56.1 at revision 12".
     pub(crate) fn words(&self) -> Vec<String> {
         let published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let phrase = |(host, revision): &(String, i64)| format!("{host} at revision {revision}");
+        let phrase = |(what, revision): &(String, i64)| match revision {
+            0 => what.clone(),
+            revision => format!("{what} at revision {revision}"),
+        };
         published.iter().map(phrase).collect()
     }
 }

@@ -30,6 +30,11 @@ impl Namespace {
         format!("{}/logagent/status/", self.prefix)
     }
 
+    /// The prefix of all of it: configurations, statuses and the fleet layer's own.
+    pub fn root(&self) -> String {
+        format!("{}/", self.prefix)
+    }
+
     /// The prefix of everything that the fleet layer keeps.
     pub fn fleet(&self) -> String {
         format!("{}/fleet/", self.prefix)
@@ -78,6 +83,11 @@ impl Namespace {
     /// The pieces of a rollout's plan.
     pub fn plan(&self, id: &str) -> String {
         format!("{}plans/{id}/", self.fleet())
+    }
+
+    /// What the keys of all plans of one release begin with.
+    pub fn plans_of(&self, id: &str) -> String {
+        format!("{}plans/{id}", self.fleet())
     }
 
     pub fn plan_piece(&self, id: &str, piece: usize) -> String {

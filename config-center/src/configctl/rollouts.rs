@@ -1,0 +1,432 @@
+//! `rollout …`: how releases travel, and the hand that stops or helps them.
+//!
+//! Whoever watches a rollout also drives it: any number of drivers may, so that a fleet on a plain
+//! etcd needs no further service while somebody waits. Ctrl-C stops watching, not the rollout.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use config_center_core::fleet::rollout::{Phase, Tally, tally};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{
+    Context, actor,
+    exit::{Exit, Failure},
+    flags,
+    flags::Format,
+    table::{Cell, Paint, Table, age},
+};
+use crate::fleet::{
+    audit::now_ms,
+    driver::{Driver, News, load_plan, observer},
+    error::FleetError,
+    publish::{self, Published},
+    records::{StoredPlan, StoredRollout},
+    view::View,
+};
+
+const FAILURES_SHOWN: usize = 10;
+
+/// One rollout, as `-o json` prints it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    id: String,
+    release: u64,
+    phase: &'static str,
+    policy: Option<String>,
+    wave: usize,
+    waves: usize,
+    #[serde(flatten)]
+    tally: Tally,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    failures: Vec<FailedHost>,
+    #[serde(skip)]
+    is_over: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedHost {
+    host: String,
+    reason: String,
+}
+
+impl Shown {
+    fn new(rollout: &StoredRollout, plan: &StoredPlan, view: &View) -> Self {
+        let progress = &rollout.progress;
+        let observe = observer(view, plan, progress);
+        let failures = progress.failures.iter().map(|(host, reason)| FailedHost {
+            host: host.clone(),
+            reason: reason.clone(),
+        });
+        Self {
+            id: rollout.id.clone(),
+            release: rollout.release,
+            phase: progress.phase.as_str(),
+            policy: rollout.policy_name.as_ref().map(ToString::to_string),
+            wave: (progress.wave + 1).min(rollout.waves),
+            waves: rollout.waves,
+            tally: tally(&plan.plan, progress, observe),
+            reason: progress
+                .halt
+                .as_ref()
+                .map(|halt| halt.reason.clone())
+                .filter(|text| !text.is_empty()),
+            failures: failures.collect(),
+            is_over: progress.phase.is_final() || progress.phase == Phase::Paused,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Tally {
+            total,
+            published,
+            applied,
+            failed,
+            offline,
+            ..
+        } = self.tally;
+        let mut words = format!(
+            "rollout {}: {}, wave {} of {}, applied on {applied}/{total} hosts",
+            self.id, self.phase, self.wave, self.waves
+        );
+        for (count, what) in [
+            (
+                published - published.min(applied + failed + offline),
+                "on the way",
+            ),
+            (failed, "failed"),
+            (offline, "offline"),
+        ] {
+            if count > 0 {
+                words.push_str(&format!(", {count} {what}"));
+            }
+        }
+        words
+    }
+
+    /// A rollout that stands still against its will, or was taken back, has failed.
+    fn exit(&self) -> Exit {
+        match self.phase {
+            "running" | "completed" => Exit::Done,
+            _ => Exit::AnsweredNo,
+        }
+    }
+}
+
+/// After a publish: tells what was released, takes the steps that can be taken now, and waits for
+/// the rest when asked to.
+pub(crate) async fn follow_publish(
+    context: &Context,
+    published: Published,
+    wait: Option<Duration>,
+) -> Result<Exit, Failure> {
+    let Some(release) = &published.release else {
+        match context.out.format {
+            Format::Table => context.out.line("nothing to change, nothing written")?,
+            Format::Json | Format::Yaml => context
+                .out
+                .document(&serde_json::json!({ "release": null }))?,
+            Format::Name => {}
+        }
+        return Ok(Exit::Done);
+    };
+    context.standing.add_release(release.number);
+    if context.out.is_prose() {
+        for object in &published.change.objects {
+            context.out.line(&object.to_string())?;
+        }
+        context.out.line(&format!(
+            "release {}: {} (revision {})",
+            release.number, release.summary, published.revision
+        ))?;
+    }
+    let exit = watch_rollouts(context, &published.rollouts, wait, wait.is_some()).await?;
+    match context.out.format {
+        Format::Json | Format::Yaml if wait.is_none() => {
+            context.out.document(&serde_json::json!({
+                "release": release.number,
+                "revision": published.revision,
+                "summary": release.summary,
+                "rollouts": published.rollouts,
+            }))?
+        }
+        Format::Name => context.out.line(&release.number.to_string())?,
+        _ => {}
+    }
+    Ok(exit)
+}
+
+pub(crate) async fn run(context: &Context, command: &flags::Rollout) -> Result<Exit, Failure> {
+    match command {
+        flags::Rollout::Status { id } => status(context, id.as_deref()).await,
+        flags::Rollout::Watch { id, timeout } => {
+            let ids = match id {
+                Some(id) => vec![id.clone()],
+                None => running(context).await?,
+            };
+            watch_rollouts(context, &ids, *timeout, true).await
+        }
+        flags::Rollout::Pause { id, why } => {
+            let author = actor(context, why);
+            let (by, reason) = (author.name.clone(), author.reason.clone());
+            command_to(context, id, "rollout.pause", why, |progress| {
+                Ok(progress.pause(&by, &reason, now_ms())?)
+            })
+            .await
+        }
+        flags::Rollout::Resume { id, why } => {
+            command_to(context, id, "rollout.resume", why, |progress| {
+                Ok(progress.resume(now_ms())?)
+            })
+            .await
+        }
+        flags::Rollout::Retry { id, why } => {
+            command_to(context, id, "rollout.retry", why, |progress| {
+                Ok(progress.retry(now_ms())?)
+            })
+            .await
+        }
+        flags::Rollout::Abort { id, why } => {
+            let author = actor(context, why);
+            let (by, reason) = (author.name.clone(), author.reason.clone());
+            command_to(context, id, "rollout.abort", why, |progress| {
+                Ok(progress.abort(&by, &reason, now_ms())?)
+            })
+            .await
+        }
+    }
+}
+
+async fn running(context: &Context) -> Result<Vec<String>, Failure> {
+    let running = publish::running_rollouts(&context.client, &context.namespace).await?;
+    Ok(running.into_iter().map(|(rollout, _)| rollout.id).collect())
+}
+
+async fn command_to(
+    context: &Context,
+    id: &str,
+    action: &str,
+    why: &flags::Why,
+    command: impl Fn(
+        &config_center_core::fleet::rollout::Progress,
+    ) -> Result<config_center_core::fleet::rollout::Progress, FleetError>,
+) -> Result<Exit, Failure> {
+    let author = actor(context, why);
+    let (client, ns) = (&context.client, &context.namespace);
+    publish::command(client, ns, id, action, &author, command).await?;
+    // What can be done at once is done at once: a resumed rollout should move.
+    let ids = [id.to_owned()];
+    watch_rollouts(context, &ids, None, false).await?;
+    Ok(Exit::Done)
+}
+
+async fn status(context: &Context, id: Option<&str>) -> Result<Exit, Failure> {
+    let (client, ns) = (&context.client, &context.namespace);
+    let view = View::load(client, ns).await?;
+    let mut shown = Vec::new();
+    for (rollout, _) in view.rollouts.values().rev() {
+        if id.is_none_or(|id| id == rollout.id) {
+            let plan = load_plan(client, ns, rollout).await?;
+            shown.push(Shown::new(rollout, &plan, &view));
+        }
+    }
+    if let (Some(id), []) = (id, &shown[..]) {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no rollout {id}"),
+        ));
+    }
+    match (context.out.format, id) {
+        (Format::Json | Format::Yaml, Some(_)) => context.out.document(&shown[0])?,
+        (Format::Json | Format::Yaml, None) => context.out.document(&shown)?,
+        (Format::Name, _) => {
+            for rollout in &shown {
+                context.out.line(&rollout.id)?;
+            }
+        }
+        (Format::Table, Some(_)) => tell(context, &shown[0])?,
+        (Format::Table, None) => context.out.table(&table(&shown, &view))?,
+    }
+    Ok(id.map_or(Exit::Done, |_| shown[0].exit()))
+}
+
+fn table(shown: &[Shown], view: &View) -> Table {
+    let mut table = Table::new([
+        "ROLLOUT", "PHASE", "POLICY", "WAVE", "APPLIED", "FAILED", "BEGAN", "REASON",
+    ]);
+    for rollout in shown {
+        let paint = match rollout.phase {
+            "completed" => Paint::Good,
+            "running" => Paint::Notice,
+            _ => Paint::Bad,
+        };
+        let began_ms = view
+            .rollouts
+            .get(&rollout.id)
+            .map_or(0, |(stored, _)| stored.progress.began_ms);
+        table.row([
+            rollout.id.as_str().into(),
+            Cell::painted(rollout.phase, paint),
+            rollout.policy.as_deref().unwrap_or("-").into(),
+            format!("{}/{}", rollout.wave, rollout.waves).into(),
+            format!("{}/{}", rollout.tally.applied, rollout.tally.total).into(),
+            rollout.tally.failed.to_string().into(),
+            age(now_ms().saturating_sub(began_ms)).into(),
+            rollout.reason.as_deref().unwrap_or("-").into(),
+        ]);
+    }
+    table
+}
+
+fn tell(context: &Context, rollout: &Shown) -> Result<(), Failure> {
+    context.out.line(&rollout.sentence())?;
+    if let Some(reason) = &rollout.reason {
+        context.out.line(&format!("  {reason}"))?;
+    }
+    for failed in rollout.failures.iter().take(FAILURES_SHOWN) {
+        context
+            .out
+            .line(&format!("  {}: {}", failed.host, failed.reason))?;
+    }
+    Ok(())
+}
+
+/// Drives rollouts and shows how they go, until they come to rest.
+async fn watch_rollouts(
+    context: &Context,
+    ids: &[String],
+    longest: Option<Duration>,
+    to_the_end: bool,
+) -> Result<Exit, Failure> {
+    if ids.is_empty() {
+        if to_the_end && context.out.is_prose() {
+            context.out.line("no rollout is under way")?;
+        }
+        return Ok(Exit::Done);
+    }
+    let deadline = longest.map(|longest| Instant::now() + longest);
+    let mut driver = Driver::new(context.client.clone(), context.namespace.clone()).await?;
+    let mut live = Live::new(context);
+    loop {
+        loop {
+            match driver.step().await? {
+                News::Stepped { .. } => live.show(&shown(context, &mut driver, ids).await?)?,
+                News::Faulty { id, reason } if ids.contains(&id) => {
+                    return Err(Failure::invalid(format!("rollout {id}: {reason}")));
+                }
+                News::Faulty { id, reason } => {
+                    context
+                        .out
+                        .remark(&format!("rollout {id} stands still: {reason}"));
+                }
+                News::Idle | News::StoreGone { .. } => break,
+            }
+        }
+        let shown = shown(context, &mut driver, ids).await?;
+        live.show(&shown)?;
+        if !to_the_end || shown.iter().all(|rollout| rollout.is_over) {
+            live.end(&shown)?;
+            let worst = shown
+                .iter()
+                .map(Shown::exit)
+                .find(|exit| *exit != Exit::Done);
+            return Ok(worst.filter(|_| to_the_end).unwrap_or(Exit::Done));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            live.end(&shown)?;
+            let message = "the time is up; the rollout goes on while somebody drives it: see `configctl rollout watch`";
+            return Err(Failure::new(Exit::Timeout, message));
+        }
+        let next_look = driver.next_look();
+        let until = deadline.map_or(next_look, |deadline| deadline.min(next_look));
+        if let News::StoreGone { reason } = driver.wait(until).await? {
+            context.out.remark(&format!("still waiting: {reason}"));
+        }
+    }
+}
+
+async fn shown(
+    context: &Context,
+    driver: &mut Driver,
+    ids: &[String],
+) -> Result<Vec<Shown>, Failure> {
+    let mut shown = Vec::new();
+    for id in ids {
+        let Some((rollout, _)) = driver.view().rollouts.get(id).cloned() else {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("there is no rollout {id}"),
+            ));
+        };
+        let plan = match driver.view().plans.get(id) {
+            Some(plan) => plan.clone(),
+            None => {
+                std::sync::Arc::new(load_plan(&context.client, &context.namespace, &rollout).await?)
+            }
+        };
+        shown.push(Shown::new(&rollout, &plan, driver.view()));
+    }
+    Ok(shown)
+}
+
+/// A line that is drawn over on a terminal, and one line per change otherwise.
+struct Live<'a> {
+    context: &'a Context,
+    is_terminal: bool,
+    last: String,
+}
+
+const BAR_CELLS: usize = 20;
+
+impl<'a> Live<'a> {
+    fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            is_terminal: io::stderr().is_terminal(),
+            last: String::new(),
+        }
+    }
+
+    fn show(&mut self, shown: &[Shown]) -> Result<(), Failure> {
+        let text = shown
+            .iter()
+            .map(Shown::sentence)
+            .collect::<Vec<_>>()
+            .join(" · ");
+        if text == self.last {
+            return Ok(());
+        }
+        self.last = text;
+        if self.is_terminal {
+            let (applied, total) = shown.iter().fold((0, 0), |(applied, total), rollout| {
+                (applied + rollout.tally.applied, total + rollout.tally.total)
+            });
+            let full = (applied * BAR_CELLS)
+                .checked_div(total)
+                .unwrap_or(BAR_CELLS);
+            let bar = "█".repeat(full) + &"░".repeat(BAR_CELLS - full);
+            let mut err = io::stderr().lock();
+            write!(err, "\r\x1b[2K{bar} {}", self.last).and_then(|()| err.flush())?;
+        } else {
+            self.context.out.remark(&self.last);
+        }
+        Ok(())
+    }
+
+    fn end(&self, shown: &[Shown]) -> Result<(), Failure> {
+        if self.is_terminal && !self.last.is_empty() {
+            self.context.out.remark("");
+        }
+        match self.context.out.format {
+            Format::Json | Format::Yaml => self.context.out.document(&shown),
+            Format::Name => Ok(()),
+            Format::Table => shown
+                .iter()
+                .try_for_each(|rollout| tell(self.context, rollout)),
+        }
+    }
+}
