@@ -108,6 +108,11 @@ impl Engine {
         }
     }
 
+    /// The member has left the cluster; what must be persisted of it.
+    pub fn remove_member(&self, id: u64) -> Change {
+        self.state.write().remove_member(id)
+    }
+
     /// Puts another state in place of this one: the member starts, or a snapshot was installed.
     /// Every stream is woken; its watchers find by their own cursors what they have missed.
     pub fn replace(&self, state: State) {

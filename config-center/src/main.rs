@@ -137,6 +137,11 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
             tracing::info!("{name}: finishing what is in flight, then stopping");
         }
         reason = server.failed() => {
+            if server.node().is_removed() {
+                tracing::info!("stopping: {reason}");
+                server.shutdown().await;
+                return Ok(());
+            }
             anyhow::bail!("the member cannot go on: {reason}; acknowledged writes are on disk");
         }
     }

@@ -208,9 +208,12 @@ fn node_config(settings: &Settings) -> NodeConfig {
         cluster_token: settings.cluster_token.clone(),
         initial_cluster: settings.initial_cluster.clone(),
         cluster_state: settings.cluster_state,
+        force_new_cluster: settings.force_new_cluster,
+        reconfiguration: settings.reconfiguration,
         heartbeat_ms: settings.heartbeat_ms,
         election_ms: settings.election_ms,
         snapshot_count: settings.snapshot_count,
+        catchup_entries: settings.catchup_entries,
         max_request_bytes: settings.max_request_bytes,
     }
 }

@@ -23,6 +23,8 @@ use crate::write::Writer;
 pub struct State {
     pub(crate) keys: Keyspace,
     pub(crate) leases: LeaseTable,
+    /// What members published about themselves. Of one that was removed only the id is left, in
+    /// the entry and in the map: it never comes back.
     pub(crate) members: BTreeMap<u64, Member>,
 }
 
@@ -197,7 +199,9 @@ impl State {
 
     fn publish_member(&mut self, member: Option<&Member>) -> (Reply, Vec<Change>) {
         let mut changes = Vec::new();
-        if let Some(member) = member {
+        if let Some(member) = member
+            && !self.was_removed(member.id)
+        {
             self.members.insert(member.id, member.clone());
             changes.push(Change::MemberPut(member.clone()));
         }
@@ -259,10 +263,27 @@ impl State {
         self.keys.compacted()
     }
 
-    /// By id.
+    /// What the present members have published, by id.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        self.members.values().cloned().collect()
+        let members = self.members.values();
+        members.filter(|m| !is_removal(m)).cloned().collect()
+    }
+
+    /// Whether a member of this id was in the cluster and has left it.
+    #[must_use]
+    pub fn was_removed(&self, id: u64) -> bool {
+        self.members.get(&id).is_some_and(is_removal)
+    }
+
+    /// The member has left the cluster, by a membership entry of the log: its id stays taken.
+    pub fn remove_member(&mut self, id: u64) -> Change {
+        let removal = Member {
+            id,
+            ..Member::default()
+        };
+        self.members.insert(id, removal.clone());
+        Change::MemberPut(removal)
     }
 
     /// The lease's TTL as granted and its keys in order; `None` for an unknown one.
@@ -276,6 +297,11 @@ impl State {
     pub fn leases(&self) -> Vec<(i64, i64)> {
         self.leases.all().collect()
     }
+}
+
+/// A member that runs has published at least its peer urls.
+fn is_removal(member: &Member) -> bool {
+    member.peer_ur_ls.is_empty() && member.client_ur_ls.is_empty() && member.name.is_empty()
 }
 
 type Outcome = Result<(Reply, Vec<Change>), Refusal>;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
 use crate::metrics::{Metrics, Rpc};
-use crate::raft::{Node, ProposeError, Proposed};
+use crate::raft::{MemberFault, MemberRefusal, Node, ProposeError, Proposed};
 
 /// What a gRPC message may weigh beyond `--max-request-bytes`: its frame and its metadata.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -125,6 +125,15 @@ impl Context {
     }
 }
 
+impl From<MemberFault> for Fault {
+    fn from(fault: MemberFault) -> Self {
+        match fault {
+            MemberFault::Refused(refusal) => Self::Member(refusal),
+            MemberFault::Failed(error) => Self::NotProposed(error),
+        }
+    }
+}
+
 /// Why a call failed, before it becomes a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
@@ -132,6 +141,10 @@ pub(crate) enum Fault {
     Refused(#[from] Refusal),
     #[error(transparent)]
     NotProposed(#[from] ProposeError),
+    #[error(transparent)]
+    Member(#[from] MemberRefusal),
+    #[error("etcdserver: rpc not supported for learner")]
+    NotForLearner,
     #[error("etcdserver: invalid client api version")]
     ClientApiVersion,
     #[error("etcdserver: authentication is not enabled")]

@@ -70,10 +70,10 @@ const fn refused(
 }
 
 const TLS: &str = "TLS is not supported yet; serve plain http on a trusted network";
-const ONE_MEMBER: &str = "clusters of more than one member are not supported yet";
+const PEER_TIMES: &str = "connections between members have deadlines of their own";
 const NO_DISCOVERY: &str = "discovery is not supported yet";
 const PROXY: &str = "the v2 proxy is not supported";
-const ALONE: &str = "one member has no peer to compare itself with";
+const ALONE: &str = "members do not compare their data by themselves yet";
 const BBOLT: &str = "it tunes a storage engine that config-center does not use";
 const NO_AUTH: &str = "users and roles are not supported yet";
 const LOGS: &str = "logs go to standard error";
@@ -93,7 +93,13 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("initial-cluster", Text, ""),
     used("initial-cluster-state", Text, "new"),
     used("initial-cluster-token", Text, "etcd-cluster"),
+    used("force-new-cluster", Switch, "false"),
+    used("strict-reconfig-check", Switch, "true"),
+    used("max-learners", Number, "1"),
     used("snapshot-count", Number, "100000"),
+    // etcd's default is 5000; a member that was away for seconds of full load needs more.
+    used("snapshot-catchup-entries", Number, "20000"),
+    used("experimental-snapshot-catchup-entries", Number, "20000"),
     used("heartbeat-interval", Number, "100"),
     used("election-timeout", Number, "1000"),
     used("auto-compaction-mode", Text, "periodic"),
@@ -156,22 +162,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "elections are not tuned this way",
     ),
     idle("pre-vote", Switch, "true", "pre-vote is always on"),
-    idle(
-        "strict-reconfig-check",
-        Switch,
-        "true",
-        "membership cannot change yet",
-    ),
-    idle("max-learners", Number, "1", "membership cannot change yet"),
     idle("max-snapshots", Number, "5", BBOLT),
     idle("max-wals", Number, "5", BBOLT),
-    idle("snapshot-catchup-entries", Number, "5000", BBOLT),
-    idle(
-        "experimental-snapshot-catchup-entries",
-        Number,
-        "5000",
-        BBOLT,
-    ),
     idle("backend-batch-interval", Duration, "", BBOLT),
     idle("backend-batch-limit", Number, "0", BBOLT),
     idle("backend-bbolt-freelist-type", Text, "", BBOLT),
@@ -268,8 +260,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     ),
     idle("feature-gates", Text, "", "there are no feature gates"),
     idle("v2-deprecation", Text, "", "the /v2 API is not served yet"),
-    idle("raft-read-timeout", Duration, "5s", ONE_MEMBER),
-    idle("raft-write-timeout", Duration, "5s", ONE_MEMBER),
+    idle("raft-read-timeout", Duration, "5s", PEER_TIMES),
+    idle("raft-write-timeout", Duration, "5s", PEER_TIMES),
     idle("enable-distributed-tracing", Switch, "false", NO_TRACING),
     idle(
         "distributed-tracing-address",
@@ -344,7 +336,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "gRPC and HTTP share --listen-client-urls",
     ),
     refused("auth-token", Text, "simple", NO_AUTH),
-    refused("force-new-cluster", Switch, "false", ONE_MEMBER),
     refused(
         "config-file",
         Text,

@@ -9,7 +9,7 @@ use super::UsageError;
 use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
 use crate::api::http::{Access, Allowed, HttpRules};
-use crate::raft::{ClusterState, InitialMember};
+use crate::raft::{ClusterState, InitialMember, Reconfiguration};
 
 /// Below this a progress notification would be traffic of its own.
 const MIN_PROGRESS_NOTIFY_MS: u64 = 100;
@@ -56,7 +56,10 @@ pub struct Settings {
     /// Empty when it was not given: this member alone.
     pub initial_cluster: Vec<InitialMember>,
     pub cluster_state: ClusterState,
+    pub force_new_cluster: bool,
+    pub reconfiguration: Reconfiguration,
     pub snapshot_count: u64,
+    pub catchup_entries: u64,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub max_txn_ops: usize,
@@ -115,7 +118,13 @@ impl Settings {
             cluster_token: text(&given, "initial-cluster-token").to_owned(),
             initial_cluster,
             cluster_state,
+            force_new_cluster: given.switch("force-new-cluster"),
+            reconfiguration: Reconfiguration {
+                is_strict: strict_reconfig_check(&given),
+                max_learners: as_usize(number(&given, "max-learners", 1, u64::from(u32::MAX))?),
+            },
             snapshot_count: number(&given, "snapshot-count", 1, u64::MAX)?,
+            catchup_entries: catchup_entries(&given)?,
             heartbeat_ms,
             election_ms,
             max_txn_ops: as_usize(number(&given, "max-txn-ops", 1, u64::from(u32::MAX))?),
@@ -382,6 +391,19 @@ fn advertised_clients(given: &Given, listen: &[ListenUrl]) -> Result<Vec<String>
             .map(|url| url.text.trim_end_matches('/').to_owned())
             .collect()),
     }
+}
+
+/// The newer of the flag's two names wins.
+fn catchup_entries(given: &Given) -> Result<u64, UsageError> {
+    const NEW: &str = "snapshot-catchup-entries";
+    const OLD: &str = "experimental-snapshot-catchup-entries";
+    let name = if given.text(NEW).is_none() { OLD } else { NEW };
+    number(given, name, 1, u64::from(u32::MAX))
+}
+
+/// On unless it is turned off.
+fn strict_reconfig_check(given: &Given) -> bool {
+    given.text("strict-reconfig-check").is_none() || given.switch("strict-reconfig-check")
 }
 
 fn cluster_state(given: &Given) -> Result<ClusterState, UsageError> {

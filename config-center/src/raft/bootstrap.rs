@@ -1,10 +1,11 @@
 //! How a fresh data folder becomes a member: of the cluster that the flags describe, or of one that
 //! runs already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
+use openraft::Membership;
 use schemas::etcdserverpb::Member;
 use schemas::peer as pb;
 
@@ -12,8 +13,8 @@ use super::config::{ClusterState, InitialMember, NodeConfig};
 use super::error::StartError;
 use super::identity;
 use super::peer::{Directory, PeerDialer, Timing, describe_request};
-use super::types::PeerNode;
-use crate::storage::Identity;
+use super::types::{PeerNode, encode_membership};
+use crate::storage::{EntryId, EntryKind, EntryRow, Identity, LogHandle, LogRecovery, VoteRow};
 
 /// The members that the flags name, by the ids that all of them compute.
 pub(super) fn initial_voters(config: &NodeConfig) -> BTreeMap<u64, PeerNode> {
@@ -21,8 +22,11 @@ pub(super) fn initial_voters(config: &NodeConfig) -> BTreeMap<u64, PeerNode> {
         .into_iter()
         .map(|member| {
             let id = identity::member_id(&config.cluster_token, &member.peer_urls);
-            let peer_urls = member.peer_urls;
-            (id, PeerNode { peer_urls })
+            let node = PeerNode {
+                peer_urls: member.peer_urls,
+                votes_when_ready: false,
+            };
+            (id, node)
         })
         .collect()
 }
@@ -94,18 +98,27 @@ async fn join(
 ) -> Result<Identity, StartError> {
     let members = initial_members(config);
     let described = describe(config, &members, dialer, timing).await;
-    // Whoever knows most members has applied most; a member that is behind may not know this one.
-    let cluster = described
-        .iter()
-        .filter(|cluster| !cluster.members.is_empty())
-        .max_by_key(|cluster| cluster.members.len());
-    let Some(cluster) = cluster else {
-        return Err(StartError::Bootstrap(
-            "cannot fetch cluster info from peer urls: could not retrieve cluster information from \
-             the given URLs"
-                .to_owned(),
-        ));
-    };
+    let mut fault = StartError::Bootstrap(
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the \
+         given URLs"
+            .to_owned(),
+    );
+    // One that is behind may not have heard of this member yet; another one has.
+    for cluster in described.iter().filter(|c| !c.members.is_empty()) {
+        match own_place(config, &members, cluster) {
+            Ok(identity) => return Ok(identity),
+            Err(error) => fault = error,
+        }
+    }
+    Err(fault)
+}
+
+/// Where this member stands in a running cluster, if the flags describe it as it is.
+fn own_place(
+    config: &NodeConfig,
+    members: &[InitialMember],
+    cluster: &pb::DescribeResponse,
+) -> Result<Identity, StartError> {
     let invalid = |what: String| {
         StartError::Bootstrap(format!("error validating peerURLs of the cluster: {what}"))
     };
@@ -116,7 +129,7 @@ async fn join(
             members.len()
         )));
     }
-    for member in &members {
+    for member in members {
         find(&cluster.members, &member.peer_urls).ok_or_else(|| {
             invalid(format!(
                 "PeerURLs: no match found for {}={}",
@@ -181,6 +194,59 @@ async fn describe(
         }
     });
     join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// Makes this member the only one of its cluster, whatever became of the others: an entry of the
+/// log says so, behind everything that is there. Nothing that may have been acknowledged is lost;
+/// the others can never come back, because they may have acknowledged something else since.
+pub(super) async fn force_new_cluster(
+    log: &LogHandle,
+    recovery: &mut LogRecovery,
+    config: &NodeConfig,
+    identity: Identity,
+) -> Result<(), StartError> {
+    // A fresh folder has no cluster to be cut out of.
+    let Some(last) = recovery.last else {
+        return Ok(());
+    };
+    let node = PeerNode {
+        peer_urls: config.peer_urls.clone(),
+        votes_when_ready: false,
+    };
+    let me = identity.member_id;
+    let membership = Membership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, node)]))
+        .map_err(|error| StartError::Bootstrap(error.to_string()))?;
+    // A term that no leader had: the entry is nobody else's.
+    let term = recovery.vote.map_or(0, |vote| vote.term).max(last.term) + 1;
+    let vote = VoteRow {
+        term,
+        node_id: me,
+        committed: false,
+    };
+    let row = EntryRow {
+        id: EntryId {
+            term,
+            index: last.index + 1,
+        },
+        kind: EntryKind::Membership,
+        payload: encode_membership(&membership),
+    };
+    log.save_vote(vote).await?;
+    let (done, written) = tokio::sync::oneshot::channel();
+    let appended = Box::new(move |result: std::io::Result<()>| {
+        done.send(result).ok();
+    });
+    log.append(vec![row.clone()], appended).await?;
+    match written.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(StartError::Bootstrap(error.to_string())),
+        Err(_) => return Err(StartError::Bootstrap("the log has stopped".to_owned())),
+    }
+    recovery.vote = Some(vote);
+    recovery.first = recovery.first.or(Some(row.id.index));
+    recovery.last = Some(row.id);
+    tracing::warn!("this member is now the only one of its cluster, as --force-new-cluster asks");
+    Ok(())
 }
 
 /// What the flags of a fresh member must agree about, in etcd's words. A member that has started

@@ -6,9 +6,6 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::error::StartError;
 
-/// Entries kept behind a snapshot, so that a member that was away for a while needs no snapshot.
-const LOG_ENTRIES_TO_KEEP: u64 = 20_000;
-
 /// Entries purged together.
 const PURGE_BATCH: u64 = 1_000;
 
@@ -40,12 +37,36 @@ pub struct NodeConfig {
     pub initial_cluster: Vec<InitialMember>,
     /// `--initial-cluster-state`
     pub cluster_state: ClusterState,
+    /// `--force-new-cluster`
+    pub force_new_cluster: bool,
+    pub reconfiguration: Reconfiguration,
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     /// `--snapshot-count`
     pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`: kept behind a snapshot, so that a member that was away for a
+    /// while needs none.
+    pub catchup_entries: u64,
     /// `--max-request-bytes`: the largest encoded command.
     pub max_request_bytes: usize,
+}
+
+/// What a change of membership must respect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reconfiguration {
+    /// `--strict-reconfig-check`: refuse what would endanger the majority.
+    pub is_strict: bool,
+    /// `--max-learners`
+    pub max_learners: usize,
+}
+
+impl Default for Reconfiguration {
+    fn default() -> Self {
+        Self {
+            is_strict: true,
+            max_learners: 1,
+        }
+    }
 }
 
 /// One name of `--initial-cluster` with all its urls.
@@ -71,9 +92,9 @@ pub(super) fn raft_config(config: &NodeConfig) -> Result<Config, StartError> {
         // The state lags behind the log on disk, so a leader that returns must be elected again.
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_count.max(1)),
-        max_in_snapshot_log_to_keep: LOG_ENTRIES_TO_KEEP,
-        purge_batch_size: PURGE_BATCH,
-        replication_lag_threshold: LOG_ENTRIES_TO_KEEP + config.snapshot_count.max(1),
+        max_in_snapshot_log_to_keep: config.catchup_entries,
+        purge_batch_size: PURGE_BATCH.min(config.catchup_entries.max(1)),
+        replication_lag_threshold: config.catchup_entries + config.snapshot_count.max(1),
         max_payload_entries: MAX_ENTRIES_PER_MESSAGE,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         backoff: BACKOFF.to_owned(),

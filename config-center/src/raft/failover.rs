@@ -56,7 +56,7 @@ impl Node {
         self.contact.lost(leader);
         // Addressed to the one who cannot campaign: it only ends the promise to it.
         let release = TransferLeaderRequest::new(vote, leader, None);
-        if self.raft.handle_transfer_leader(release).await.is_err() || self.is_learner() {
+        if self.raft.handle_transfer_leader(release).await.is_err() || !self.has_vote() {
             return;
         }
         let mut pause_ms = FIRST_PAUSE_MS;

@@ -12,7 +12,6 @@ pub(super) fn member_id(cluster_token: &str, peer_urls: &[String]) -> u64 {
     )
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "membership cannot change yet"))]
 /// The id of a member that joins later: `moment` makes it another one each time, because an id
 /// never comes back, not even with the same urls.
 pub(super) fn joining_member_id(cluster_id: u64, peer_urls: &[String], moment: &str) -> u64 {

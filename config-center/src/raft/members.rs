@@ -25,7 +25,7 @@ impl Node {
                     client_ur_ls: known
                         .map(|member| member.client_ur_ls.clone())
                         .unwrap_or_default(),
-                    is_learner: !voters.contains(id),
+                    is_learner: !voters.contains(id) && !node.votes_when_ready,
                 }
             })
             .collect();
@@ -34,7 +34,7 @@ impl Node {
     }
 
     /// Whether this member was in the cluster once and is not any more.
-    pub(super) fn was_removed(&self, _id: u64) -> bool {
-        false
+    pub(super) fn was_removed(&self, id: u64) -> bool {
+        self.engine.read(|state| state.was_removed(id))
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::bootstrap;
-use super::config::{ClusterState, NodeConfig, REQUEST_TIMEOUT_MS, raft_config};
+use super::config::{ClusterState, NodeConfig, REQUEST_TIMEOUT_MS, Reconfiguration, raft_config};
 use super::contact::Contact;
 use super::error::StartError;
 use super::leadership::Leadership;
@@ -26,6 +26,7 @@ use super::log_store::LogStore;
 use super::peer::{self, Awaiting, Directory, Forwarder, PeerFactory, PeerHost, PeerPort, Timing};
 use super::proposer::Pending;
 use super::reads::{self, ReadRounds};
+use super::removal::{self, Removal};
 use super::state_machine::{AppliedMark, Listeners, StateMachine};
 use super::types::TypeConfig;
 use crate::engine::Engine;
@@ -57,6 +58,10 @@ pub struct Node {
     pub(super) leadership: Mutex<Leadership>,
     /// Somebody is finding out whether the leader's process has ended.
     pub(super) is_inquiring: AtomicBool,
+    pub(super) reconfiguration: Reconfiguration,
+    /// Held by the one change of membership that is under way here.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    removal: Removal,
     pub(super) failure: FailureSlot,
     pub(super) stopping: Arc<AtomicBool>,
     peers_stopping: CancellationToken,
@@ -77,7 +82,8 @@ impl Node {
         };
         let folder = DataFolder::open(&config.data_dir)?;
         let failure = FailureSlot::default();
-        let (log, recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
+        let removal = Removal::new(failure.clone());
+        let (log, mut recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
         let (state, loaded) = StateHandle::open(&folder, failure.clone()).await?;
         check_pair(&folder, &recovery, &loaded.progress)?;
         let host = Arc::new(PeerHost::default());
@@ -99,6 +105,12 @@ impl Node {
                 identity
             }
         };
+        if loaded.state.was_removed(identity.member_id) {
+            return Err(StartError::Bootstrap(removal::TEXT.to_owned()));
+        }
+        if config.force_new_cluster {
+            bootstrap::force_new_cluster(&log, &mut recovery, &config, identity).await?;
+        }
         let failed = |what: String| StartError::Raft {
             data_dir: config.data_dir.clone(),
             what,
@@ -117,6 +129,7 @@ impl Node {
                 awaiting: Arc::clone(&awaiting),
                 directory: Arc::clone(&directory),
                 failure: failure.clone(),
+                removal: removal.clone(),
                 stopping: Arc::clone(&stopping),
             },
         )
@@ -125,7 +138,7 @@ impl Node {
         let raft = Raft::new(
             identity.member_id,
             Arc::new(raft_config),
-            PeerFactory::new(Arc::clone(&directory), failure.clone()),
+            PeerFactory::new(Arc::clone(&directory), removal.clone()),
             LogStore::new(log.clone(), &recovery),
             state_machine,
         )
@@ -151,6 +164,9 @@ impl Node {
             contact: Contact::default(),
             leadership: Mutex::default(),
             is_inquiring: AtomicBool::new(false),
+            reconfiguration: config.reconfiguration,
+            changing: tokio::sync::Mutex::default(),
+            removal,
             failure,
             stopping,
             peers_stopping: cut_peers.disarm(),
@@ -162,6 +178,7 @@ impl Node {
             .lock()
             .push(tokio::spawn(reads::run(Arc::downgrade(&node), readers)));
         node.follow_leadership();
+        node.look_after_members();
         host.set(&node);
         node.join(&config).await.map_err(failed)?;
         node.publish_member(&config);
@@ -242,6 +259,16 @@ impl Node {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stopping.load(Ordering::Acquire) || self.failure.get().is_some()
+    }
+
+    /// Whether the cluster has removed this member; that is why it stops.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removal.has_happened()
+    }
+
+    pub(super) fn request_deadline(&self) -> Instant {
+        Instant::now() + self.request_timeout
     }
 
     /// Resolves when the member can no longer serve (a storage failure, an end of consensus); the

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use config_center_core::Change;
 use futures::{Stream, StreamExt as _};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use super::error::ProposeError;
 use super::peer::{Awaiting, Directory};
+use super::removal::Removal;
 use super::types::{
     COMMAND_VERSION, Entry, LogId, Outcome, RaftMembership, TypeConfig, decode_membership,
     encode_membership, entry_id, log_id,
@@ -38,6 +40,7 @@ pub(super) struct AppliedMark {
     index: watch::Sender<u64>,
     term: AtomicU64,
     membership: Mutex<RaftMembership>,
+    is_learner: AtomicBool,
 }
 
 impl AppliedMark {
@@ -46,6 +49,7 @@ impl AppliedMark {
             index: watch::Sender::new(0),
             term: AtomicU64::new(0),
             membership: Mutex::new(meta.last_membership.clone()),
+            is_learner: AtomicBool::new(false),
         };
         if let Some(applied) = &meta.last_log_id {
             mark.set(applied);
@@ -73,6 +77,11 @@ impl AppliedMark {
         self.membership.lock().clone()
     }
 
+    /// Whether this member is in the cluster without a vote, and not about to get one.
+    pub(super) fn is_learner(&self) -> bool {
+        self.is_learner.load(Ordering::Relaxed)
+    }
+
     /// Returns when everything up to this index has been applied.
     pub(super) async fn reached(&self, index: u64) -> Result<(), ProposeError> {
         if self.index() >= index {
@@ -96,6 +105,7 @@ pub(super) struct Listeners {
     /// Learns where the members are.
     pub(super) directory: Arc<Directory>,
     pub(super) failure: FailureSlot,
+    pub(super) removal: Removal,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
@@ -140,7 +150,27 @@ impl StateMachine {
         self.listeners
             .directory
             .update(nodes.map(|(id, node)| (*id, node.peer_urls.as_slice())));
+        let membership = self.membership.membership();
+        let me = self.listeners.member_id;
+        let is_learner = membership
+            .get_node(&me)
+            .is_some_and(|n| !n.votes_when_ready)
+            && !membership.voter_ids().any(|id| id == me);
+        self.mark.is_learner.store(is_learner, Ordering::Relaxed);
         *self.mark.membership.lock() = self.membership.clone();
+        if self.engine.read(|state| state.was_removed(me)) {
+            self.listeners.removal.is_applied();
+        }
+    }
+
+    /// Takes over a membership; those who are no longer in it never come back.
+    fn enter_membership(&mut self, entered: RaftMembership, changes: &mut Vec<Change>) {
+        let before = self.membership.membership().nodes().map(|(id, _)| *id);
+        let left: Vec<u64> = before
+            .filter(|id| entered.membership().get_node(id).is_none())
+            .collect();
+        changes.extend(left.into_iter().map(|id| self.engine.remove_member(id)));
+        self.membership = entered;
     }
 
     pub(super) fn mark(&self) -> Arc<AppliedMark> {
@@ -172,7 +202,6 @@ impl StateMachine {
             before.committed_leader_id().term < last.committed_leader_id().term
         });
         self.applied = Some(last);
-        self.mark.set(&last);
 
         let mut changes = Vec::new();
         let mut revision = None;
@@ -182,7 +211,8 @@ impl StateMachine {
                 EntryPayload::Blank => Outcome::Nothing,
                 EntryPayload::Membership(joint) => {
                     membership = Some((entry_id(&entry.log_id), encode_membership(joint)));
-                    self.membership = StoredMembership::new(Some(entry.log_id), joint.clone());
+                    let entered = StoredMembership::new(Some(entry.log_id), joint.clone());
+                    self.enter_membership(entered, &mut changes);
                     Outcome::Nothing
                 }
                 EntryPayload::Normal(proposal) => match applied.next() {
@@ -224,6 +254,8 @@ impl StateMachine {
         if membership.is_some() {
             self.learn_addresses();
         }
+        // Whoever waits for this finds everything in place.
+        self.mark.set(&last);
         let batch = StateBatch {
             changes,
             applied: entry_id(&last),
@@ -308,9 +340,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.membership = contained.last_membership;
         self.learn_addresses();
         if let Some(applied) = &self.applied {
-            self.mark.set(applied);
-            // Proposals that the snapshot contains are never applied one by one here.
+            // Proposals that the snapshot contains are never applied one by one here. Before the
+            // mark: whoever waits for that may propose at once.
             self.listeners.awaiting.overtaken();
+            self.mark.set(applied);
         }
         *self.current.lock() = Some(meta.clone());
         Ok(())

@@ -80,13 +80,18 @@ impl Node {
         self.server.borrow_watched().state == ServerState::Leader
     }
 
-    /// Whether this member has no vote: it is a learner, or has not been told of its cluster yet.
+    /// Whether clients are to see this member as a learner.
     #[must_use]
     pub fn is_learner(&self) -> bool {
+        self.mark.is_learner()
+    }
+
+    /// Whether this member may campaign.
+    pub(super) fn has_vote(&self) -> bool {
         let server = self.server.borrow_watched();
         let me = self.member_id();
         let membership = server.membership_config.membership();
-        membership.get_node(&me).is_some() && !membership.voter_ids().any(|id| id == me)
+        membership.voter_ids().any(|id| id == me)
     }
 
     pub(super) fn is_sole_voter(&self) -> bool {

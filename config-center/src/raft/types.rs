@@ -22,6 +22,8 @@ pub(super) const COMMAND_VERSION: u32 = config_center_core::state::COMMAND_VERSI
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PeerNode {
     pub peer_urls: Vec<String>,
+    /// Added to vote, though it does not yet: see `membership`.
+    pub votes_when_ready: bool,
 }
 
 /// A command on its way through the log: the bytes that are stored and sent, and what they mean.
@@ -176,6 +178,7 @@ pub(super) fn encode_membership(membership: &Membership<u64, PeerNode>) -> Bytes
             .map(|(id, node)| StoredNode {
                 id: *id,
                 peer_urls: node.peer_urls.clone(),
+                votes_when_ready: node.votes_when_ready,
             })
             .collect(),
     };
@@ -193,8 +196,11 @@ pub(super) fn decode_membership(encoded: &[u8]) -> io::Result<Membership<u64, Pe
         .nodes
         .into_iter()
         .map(|node| {
-            let peer_urls = node.peer_urls;
-            (node.id, PeerNode { peer_urls })
+            let peer = PeerNode {
+                peer_urls: node.peer_urls,
+                votes_when_ready: node.votes_when_ready,
+            };
+            (node.id, peer)
         })
         .collect();
     if configs.is_empty() && nodes.is_empty() {
@@ -211,8 +217,11 @@ mod tests {
     fn a_joint_membership_with_a_learner_survives_the_row() {
         let nodes: BTreeMap<u64, PeerNode> = (1..=4)
             .map(|id| {
-                let peer_urls = vec![format!("http://127.0.0.1:{id}")];
-                (id, PeerNode { peer_urls })
+                let node = PeerNode {
+                    peer_urls: vec![format!("http://127.0.0.1:{id}")],
+                    votes_when_ready: id == 4,
+                };
+                (id, node)
             })
             .collect();
         let joint = vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])];
@@ -227,5 +236,6 @@ mod tests {
             panic!("{after}");
         };
         assert_eq!(membership.learner_ids().collect::<Vec<_>>(), [4]);
+        assert!(membership.get_node(&4).unwrap().votes_when_ready);
     }
 }

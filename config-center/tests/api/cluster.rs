@@ -86,18 +86,11 @@ async fn what_is_not_built_is_refused_by_name() {
         hash(pb::HashRequest {}) = "Hash",
         hash_kv(pb::HashKvRequest::default()) = "HashKV",
         snapshot(pb::SnapshotRequest {}) = "Snapshot",
-        move_leader(pb::MoveLeaderRequest::default()) = "MoveLeader",
         downgrade(pb::DowngradeRequest::default()) = "Downgrade",
         alarm(pb::AlarmRequest {
             action: 1,
             ..pb::AlarmRequest::default()
         }) = "Alarm",
-    );
-    let mut cluster = ClusterClient::new(channel());
-    refused!(
-        cluster,
-        member_add(pb::MemberAddRequest::default()) = "MemberAdd",
-        member_remove(pb::MemberRemoveRequest::default()) = "MemberRemove",
     );
     fixture.stop().await;
 }
@@ -124,5 +117,95 @@ async fn without_users_clients_are_told_so() {
         .unwrap()
         .into_inner();
     assert_eq!(alarms.alarms, vec![]);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_lone_member_gets_a_second_one_and_loses_it_again() {
+    let fixture = Fixture::start().await;
+    let mut cluster = ClusterClient::new(fixture.channel.clone());
+    let add = |url: &str, is_learner| pb::MemberAddRequest {
+        peer_ur_ls: vec![url.to_owned()],
+        is_learner,
+    };
+    for (request, code, text) in [
+        (
+            add("127.0.0.1:1", false),
+            Code::InvalidArgument,
+            "etcdserver: given member URLs are invalid",
+        ),
+        (
+            pb::MemberAddRequest::default(),
+            Code::InvalidArgument,
+            "etcdserver: given member URLs are invalid",
+        ),
+        (
+            add("http://localhost:2380", false),
+            Code::FailedPrecondition,
+            "etcdserver: Peer URLs already exists",
+        ),
+    ] {
+        assert_status(cluster.member_add(request).await, code, text);
+    }
+    let added = cluster
+        .member_add(add("http://127.0.0.1:9", false))
+        .await
+        .unwrap()
+        .into_inner();
+    let member = added.member.unwrap();
+    assert_eq!((member.name.as_str(), member.is_learner), ("", false));
+    assert_eq!(added.header.unwrap().revision, 0);
+    assert_eq!(added.members.len(), 2);
+    // The new one has not started, and the cluster goes on without it.
+    fixture.put("a", "1").await;
+    assert_status(
+        cluster.member_add(add("http://127.0.0.1:10", false)).await,
+        Code::FailedPrecondition,
+        "etcdserver: re-configuration failed due to not enough started members",
+    );
+    let unknown = pb::MemberRemoveRequest { id: 77 };
+    assert_status(
+        cluster.member_remove(unknown).await,
+        Code::NotFound,
+        "etcdserver: member not found",
+    );
+    let promote = pb::MemberPromoteRequest { id: member.id };
+    assert_status(
+        cluster.member_promote(promote).await,
+        Code::FailedPrecondition,
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    );
+    let gone = pb::MemberRemoveRequest { id: member.id };
+    let left = cluster.member_remove(gone).await.unwrap().into_inner();
+    assert_eq!(left.members.len(), 1);
+    assert_status(
+        cluster.member_remove(gone).await,
+        Code::NotFound,
+        "etcdserver: member not found",
+    );
+    // One learner is allowed, two are not.
+    let learner = cluster.member_add(add("http://127.0.0.1:11", true)).await;
+    assert!(learner.unwrap().into_inner().member.unwrap().is_learner);
+    assert_status(
+        cluster.member_add(add("http://127.0.0.1:12", true)).await,
+        Code::FailedPrecondition,
+        "etcdserver: too many learner members in cluster",
+    );
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn leadership_moves_only_to_a_member_that_votes() {
+    let fixture = Fixture::start().await;
+    let mut maintenance = MaintenanceClient::new(fixture.channel.clone());
+    let to = |target_id| pb::MoveLeaderRequest { target_id };
+    assert_status(
+        maintenance.move_leader(to(7)).await,
+        Code::FailedPrecondition,
+        "etcdserver: bad leader transferee",
+    );
+    let status = maintenance.status(pb::StatusRequest {}).await.unwrap();
+    let own = status.into_inner().leader;
+    maintenance.move_leader(to(own)).await.unwrap();
     fixture.stop().await;
 }

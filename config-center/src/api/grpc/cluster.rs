@@ -1,20 +1,33 @@
-//! Cluster: the list of members; changing it comes with clusters of more than one.
+//! Cluster: the list of members and its changes, with etcd's headers, which carry no revision.
 
 use std::sync::Arc;
 
 use schemas::etcdserverpb::cluster_server::Cluster;
 use schemas::etcdserverpb::{
-    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
+use schemas::peer::change_members_request::Change;
 use tonic::{Request, Response, Status};
 
-use super::{counted, not_implemented};
-use crate::api::Context;
+use super::counted;
+use crate::api::{Context, Fault};
 use crate::metrics::Rpc;
+use crate::raft::ChangedMembers;
 
 pub(super) struct ClusterService(pub(super) Arc<Context>);
+
+impl ClusterService {
+    /// The answer's header, and what the change has led to.
+    async fn change(
+        &self,
+        change: Change,
+    ) -> Result<(Option<ResponseHeader>, ChangedMembers), Fault> {
+        let changed = self.0.node.change_members(change).await?;
+        Ok((Some(self.0.header(0)), changed))
+    }
+}
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
@@ -28,7 +41,6 @@ impl Cluster for ClusterService {
                 self.0.node.read_barrier().await?;
             }
             let members = self.0.node.members();
-            // Headers of this service carry no revision: membership has none.
             Ok(MemberListResponse {
                 header: Some(self.0.header(0)),
                 members,
@@ -39,29 +51,70 @@ impl Cluster for ClusterService {
 
     async fn member_add(
         &self,
-        _: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        not_implemented(&self.0, Rpc::MemberAdd)
+        let (metadata, _, add) = request.into_parts();
+        counted(&self.0, Rpc::MemberAdd, &metadata, async {
+            let added = Member {
+                peer_ur_ls: add.peer_ur_ls.clone(),
+                is_learner: add.is_learner,
+                ..Member::default()
+            };
+            let (header, changed) = self.change(Change::Add(add)).await?;
+            Ok(MemberAddResponse {
+                header,
+                member: Some(Member {
+                    id: changed.member_id,
+                    ..added
+                }),
+                members: changed.members,
+            })
+        })
+        .await
     }
 
     async fn member_remove(
         &self,
-        _: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        not_implemented(&self.0, Rpc::MemberRemove)
+        let (metadata, _, remove) = request.into_parts();
+        counted(&self.0, Rpc::MemberRemove, &metadata, async {
+            let (header, changed) = self.change(Change::Remove(remove)).await?;
+            Ok(MemberRemoveResponse {
+                header,
+                members: changed.members,
+            })
+        })
+        .await
     }
 
     async fn member_update(
         &self,
-        _: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        not_implemented(&self.0, Rpc::MemberUpdate)
+        let (metadata, _, update) = request.into_parts();
+        counted(&self.0, Rpc::MemberUpdate, &metadata, async {
+            let (header, changed) = self.change(Change::Update(update)).await?;
+            Ok(MemberUpdateResponse {
+                header,
+                members: changed.members,
+            })
+        })
+        .await
     }
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        not_implemented(&self.0, Rpc::MemberPromote)
+        let (metadata, _, promote) = request.into_parts();
+        counted(&self.0, Rpc::MemberPromote, &metadata, async {
+            let (header, changed) = self.change(Change::Promote(promote)).await?;
+            Ok(MemberPromoteResponse {
+                header,
+                members: changed.members,
+            })
+        })
+        .await
     }
 }

@@ -117,6 +117,9 @@ impl KvService {
     async fn serve_range(&self, range: RangeRequest) -> Result<RangeResponse, Fault> {
         validation::check_range(&range)?;
         if !range.serializable {
+            if self.0.node.is_learner() {
+                return Err(Fault::NotForLearner);
+            }
             self.0.node.read_barrier().await?;
         }
         // The header shows the current revision even when an old one was read.

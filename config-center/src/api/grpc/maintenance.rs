@@ -99,9 +99,14 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        not_implemented(&self.0, Rpc::MoveLeader)
+        let (metadata, _, transfer) = request.into_parts();
+        counted(&self.0, Rpc::MoveLeader, &metadata, async {
+            self.0.node.move_leader(transfer.target_id).await?;
+            Ok(MoveLeaderResponse { header: None })
+        })
+        .await
     }
 
     async fn downgrade(

@@ -129,7 +129,12 @@ async fn counted<T>(
     call: impl Future<Output = Result<T, Fault>>,
 ) -> Result<tonic::Response<T>, Status> {
     context.metrics.started(rpc);
-    let outcome = match admit(context, metadata) {
+    let admitted = match rpc {
+        // Of ranges only the local ones; that is judged where the request is known.
+        Rpc::Status | Rpc::Range | Rpc::Snapshot => admit_at_learner(context, metadata),
+        _ => admit(context, metadata),
+    };
+    let outcome = match admitted {
         Ok(()) => call.await,
         Err(fault) => Err(fault),
     };
@@ -154,8 +159,16 @@ fn not_implemented<T>(context: &Context, rpc: Rpc) -> Result<tonic::Response<T>,
     Err(refused(context, rpc, Fault::NotImplemented(rpc)))
 }
 
-/// What the metadata of any call may demand.
+/// What every call must fulfil but the few that a learner serves.
 fn admit(context: &Context, metadata: &MetadataMap) -> Result<(), Fault> {
+    if context.node.is_learner() {
+        return Err(Fault::NotForLearner);
+    }
+    admit_at_learner(context, metadata)
+}
+
+/// What the metadata of any call may demand.
+fn admit_at_learner(context: &Context, metadata: &MetadataMap) -> Result<(), Fault> {
     let version = metadata.get("client-api-version");
     if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
         return Err(Fault::ClientApiVersion);

@@ -10,6 +10,8 @@ impl From<Fault> for Status {
         let code = match fault {
             Fault::Refused(refusal) => Code::from_i32(refusal.code() as i32),
             Fault::NotProposed(error) => Code::from_i32(error.code() as i32),
+            Fault::Member(refusal) => Code::from_i32(refusal.code() as i32),
+            Fault::NotForLearner => Code::FailedPrecondition,
             Fault::ClientApiVersion => Code::InvalidArgument,
             Fault::AuthNotEnabled => Code::FailedPrecondition,
             Fault::NotImplemented(_) => Code::Unimplemented,

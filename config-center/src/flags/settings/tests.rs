@@ -153,7 +153,6 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "--peer-cert-file a",
         "--auth-token jwt",
         "--quota-backend-bytes 1000",
-        "--force-new-cluster",
         "--config-file a",
         "--discovery http://d",
         "--wal-dir a",

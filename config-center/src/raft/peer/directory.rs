@@ -12,13 +12,18 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
+use schemas::peer as pb;
+use schemas::peer::change_members_request::Change;
 use schemas::peer::peer_client::PeerClient;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
 use super::MAX_MESSAGE_BYTES;
 use super::guard::Stamp;
 use super::link::{BoxLink, PeerDialer, is_listening};
+use crate::raft::error::{MemberFault, MemberRefusal, ProposeError};
+use crate::raft::membership::ChangedMembers;
 use crate::storage::Identity;
 
 /// HTTP/2 windows: one slow stream may have this much on its way.
@@ -124,6 +129,38 @@ impl Directory {
             }
         }
         !urls.is_empty()
+    }
+
+    /// Has the leader carry a change out. `NoLeader` means that it certainly did nothing.
+    pub(in crate::raft) async fn change_members(
+        &self,
+        leader: u64,
+        change: Change,
+    ) -> Result<ChangedMembers, MemberFault> {
+        let remote = self.get(leader).ok_or(ProposeError::NoLeader)?;
+        let request = pb::ChangeMembersRequest {
+            change: Some(change),
+        };
+        let answer = remote
+            .client()
+            .change_members(remote.stamp.on(request))
+            .await
+            .map_err(|status| match status.code() {
+                Code::Aborted => ProposeError::NoLeader,
+                _ => ProposeError::LeaderChanged,
+            })?
+            .into_inner();
+        if !answer.refusal.is_empty() {
+            return Err(match MemberRefusal::from_text(&answer.refusal) {
+                Some(refusal) => refusal.into(),
+                None => ProposeError::LeaderChanged.into(),
+            });
+        }
+        Ok(ChangedMembers {
+            member_id: answer.member_id,
+            members: answer.members,
+            applied_index: answer.applied_index,
+        })
     }
 
     /// A client for a peer url whose member is not known yet.

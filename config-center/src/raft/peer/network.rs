@@ -25,8 +25,9 @@ use tonic::{Code, Status, Streaming};
 
 use super::directory::{Directory, Remote};
 use super::{guard, snapshot, wire};
+use crate::raft::removal::Removal;
 use crate::raft::types::{PeerNode, TypeConfig, Vote};
-use crate::storage::{FailureSlot, SnapshotFile};
+use crate::storage::SnapshotFile;
 
 /// Heartbeats that are on their way; openraft sends the next one after the answer.
 const HEARTBEATS_IN_FLIGHT: usize = 4;
@@ -35,20 +36,19 @@ const HEARTBEATS_IN_FLIGHT: usize = 4;
 #[derive(Debug, Clone)]
 pub(in crate::raft) struct PeerFactory {
     directory: Arc<Directory>,
-    /// For the news that this member was removed.
-    failure: FailureSlot,
+    removal: Removal,
 }
 
 impl PeerFactory {
-    pub(in crate::raft) fn new(directory: Arc<Directory>, failure: FailureSlot) -> Self {
-        Self { directory, failure }
+    pub(in crate::raft) fn new(directory: Arc<Directory>, removal: Removal) -> Self {
+        Self { directory, removal }
     }
 }
 
 /// What openraft calls a network: everything that goes to one member.
 pub(in crate::raft) struct Peer {
     remote: Arc<Remote>,
-    failure: FailureSlot,
+    removal: Removal,
     /// The stream of a client that sends one request at a time.
     heartbeats: Option<Heartbeats>,
     /// Whether each request is answered before the next one: heartbeats.
@@ -68,7 +68,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerFactory {
     async fn new_client(&mut self, target: u64, node: &PeerNode) -> Peer {
         Peer {
             remote: self.directory.learn(target, &node.peer_urls),
-            failure: self.failure.clone(),
+            removal: self.removal.clone(),
             heartbeats: None,
             is_sequential: false,
         }
@@ -88,8 +88,7 @@ impl Peer {
     /// A peer that is not there is `Unreachable`: openraft backs off, and comes back.
     fn fault(&self, status: &Status) -> RPCError<TypeConfig> {
         if guard::says_removed(status) {
-            self.failure
-                .report("this member was removed from the cluster; remove its data folder and add it again as a new member".to_owned());
+            self.removal.is_told();
         }
         let text = format!(
             "member {:x} at {}: {}",

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::serve::PeerHost;
 use super::{guard, serve_forward, snapshot, wire};
+use crate::raft::error::{MemberFault, ProposeError};
 use crate::raft::node::Node;
 
 /// Answers of one stream.
@@ -169,8 +170,28 @@ impl peer_server::Peer for PeerService {
         &self,
         request: Request<pb::ChangeMembersRequest>,
     ) -> Result<Response<pb::ChangeMembersResponse>, Status> {
-        let (_, _) = self.admit(&request)?;
-        Err(Status::unimplemented("membership cannot change yet"))
+        let (node, _) = self.admit(&request)?;
+        let change = request.into_inner().change;
+        let change = change.ok_or_else(|| Status::invalid_argument("there is no change"))?;
+        let deadline = node.request_deadline();
+        let answer = match node.change_members_here(&change, deadline).await {
+            Ok(changed) => pb::ChangeMembersResponse {
+                refusal: String::new(),
+                member_id: changed.member_id,
+                members: changed.members,
+                applied_index: changed.applied_index,
+            },
+            Err(MemberFault::Refused(refusal)) => pb::ChangeMembersResponse {
+                refusal: refusal.to_string(),
+                ..pb::ChangeMembersResponse::default()
+            },
+            // This code tells the asker that nothing was done.
+            Err(MemberFault::Failed(error @ ProposeError::NoLeader)) => {
+                return Err(Status::aborted(error.to_string()));
+            }
+            Err(MemberFault::Failed(error)) => return Err(Status::unavailable(error.to_string())),
+        };
+        Ok(Response::new(answer))
     }
 
     async fn describe(

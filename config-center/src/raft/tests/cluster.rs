@@ -20,23 +20,23 @@ use crate::raft::{
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One member's place: its folder and its port stay when it stops.
-struct Seat {
-    dir: TempDir,
-    config: NodeConfig,
-    node: Option<Arc<Node>>,
+pub(super) struct Seat {
+    pub(super) dir: TempDir,
+    pub(super) config: NodeConfig,
+    pub(super) node: Option<Arc<Node>>,
 }
 
 pub(super) struct Cluster {
-    seats: Vec<Seat>,
+    pub(super) seats: Vec<Seat>,
 }
 
 impl Seat {
-    fn port(&self) -> u16 {
+    pub(super) fn port(&self) -> u16 {
         let url: http::Uri = self.config.peer_urls[0].parse().unwrap();
         url.port_u16().unwrap()
     }
 
-    async fn start(&mut self, listener: TcpListener) -> Result<(), StartError> {
+    pub(super) async fn start(&mut self, listener: TcpListener) -> Result<(), StartError> {
         let node = Node::start(self.config.clone(), PeerPort::plain(vec![listener])).await?;
         self.node = Some(node);
         Ok(())
@@ -44,7 +44,7 @@ impl Seat {
 }
 
 /// A start that failed lets its port go a moment later.
-async fn listen(port: u16) -> TcpListener {
+pub(super) async fn listen(port: u16) -> TcpListener {
     let mut listener = None;
     until("the port", || {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -60,6 +60,10 @@ async fn listen(port: u16) -> TcpListener {
 
 impl Cluster {
     pub(super) async fn start(size: usize) -> Self {
+        Self::start_with(size, |_| ()).await
+    }
+
+    pub(super) async fn start_with(size: usize, adapt: impl Fn(&mut NodeConfig)) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..size {
             listeners.push(listen(0).await);
@@ -76,13 +80,14 @@ impl Cluster {
             .iter()
             .map(|member| {
                 let dir = tempfile::tempdir().unwrap();
-                let config = NodeConfig {
+                let mut config = NodeConfig {
                     name: member.name.clone(),
                     peer_urls: member.peer_urls.clone(),
                     client_urls: vec![format!("http://{}.clients:2379", member.name)],
                     initial_cluster: members.clone(),
                     ..super::config(dir.path())
                 };
+                adapt(&mut config);
                 Seat {
                     dir,
                     config,
@@ -100,17 +105,17 @@ impl Cluster {
         Self { seats }
     }
 
-    fn node(&self, n: usize) -> &Arc<Node> {
+    pub(super) fn node(&self, n: usize) -> &Arc<Node> {
         self.seats[n].node.as_ref().unwrap()
     }
 
-    fn running(&self) -> impl Iterator<Item = (usize, &Arc<Node>)> {
+    pub(super) fn running(&self) -> impl Iterator<Item = (usize, &Arc<Node>)> {
         let seats = self.seats.iter().enumerate();
         seats.filter_map(|(n, seat)| Some((n, seat.node.as_ref()?)))
     }
 
     /// The seat of the leader, once all that run agree.
-    async fn leader(&self) -> usize {
+    pub(super) async fn leader(&self) -> usize {
         let mut leader = None;
         until("a leader", || {
             let heads: Vec<u64> = self
@@ -127,16 +132,27 @@ impl Cluster {
         leader.unwrap()
     }
 
-    async fn stop(&mut self, n: usize) {
+    pub(super) async fn stop(&mut self, n: usize) {
         self.seats[n].node.take().unwrap().shutdown().await;
     }
 
-    async fn restart(&mut self, n: usize) -> Result<(), StartError> {
+    pub(super) async fn restart(&mut self, n: usize) -> Result<(), StartError> {
         let listener = listen(self.seats[n].port()).await;
         self.seats[n].start(listener).await
     }
 
-    async fn shutdown(mut self) {
+    /// Until every member knows every other one by name.
+    pub(super) async fn all_listed(&self) {
+        until("all members listed", || {
+            let lists: Vec<_> = self.running().map(|(_, node)| node.members()).collect();
+            lists.iter().all(|list| {
+                list.len() == lists.len() && list.iter().all(|member| !member.name.is_empty())
+            })
+        })
+        .await;
+    }
+
+    pub(super) async fn shutdown(mut self) {
         for seat in &mut self.seats {
             if let Some(node) = seat.node.take() {
                 node.shutdown().await;
@@ -185,13 +201,7 @@ async fn each_member_serves_writes_and_reads_its_own() {
 async fn many_writers_through_all_members_get_each_their_own_revision() {
     let cluster = Cluster::start(3).await;
     cluster.leader().await;
-    until("all members listed", || {
-        let lists: Vec<_> = cluster.running().map(|(_, node)| node.members()).collect();
-        lists
-            .iter()
-            .all(|list| list.len() == 3 && list.iter().all(|m| !m.name.is_empty()))
-    })
-    .await;
+    cluster.all_listed().await;
     assert_eq!(cluster.node(0).members(), cluster.node(2).members());
     let before = cluster.node(0).engine().revision();
     let writes = (0..3_000).map(|n| {
@@ -293,11 +303,7 @@ async fn a_lease_is_renewed_through_every_member_by_the_leader() {
 async fn a_lost_folder_does_not_come_back_under_its_old_id() {
     let mut cluster = Cluster::start(3).await;
     cluster.leader().await;
-    until("all members listed", || {
-        let list = cluster.node(0).members();
-        list.len() == 3 && list.iter().all(|member| !member.name.is_empty())
-    })
-    .await;
+    cluster.all_listed().await;
     cluster.stop(1).await;
     std::fs::remove_dir_all(cluster.seats[1].dir.path()).unwrap();
     let refused = cluster.restart(1).await.unwrap_err().to_string();

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::engine::Engine;
 use crate::raft::log_store::LogStore;
 use crate::raft::peer::{Directory, Plain, Timing};
+use crate::raft::removal::Removal;
 use crate::raft::state_machine::{Listeners, StateMachine};
 use crate::raft::types::TypeConfig;
 use crate::storage::{DataFolder, FailureSlot, Identity, LogHandle, StateHandle};
@@ -25,6 +26,7 @@ fn listeners(failure: FailureSlot) -> Listeners {
         member_id: 1,
         awaiting: Arc::default(),
         directory: Arc::new(Directory::new(identity, timing, Arc::new(Plain))),
+        removal: Removal::new(failure.clone()),
         failure,
         stopping: Arc::default(),
     }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod conformance;
+mod membership;
 mod restart;
 mod writes;
 
@@ -14,7 +15,7 @@ use schemas::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RangeR
 
 use std::sync::Arc;
 
-use super::{ClusterState, Node, NodeConfig, PeerPort, StartError};
+use super::{ClusterState, Node, NodeConfig, PeerPort, Reconfiguration, StartError};
 
 /// A member without a peer port.
 async fn start(config: NodeConfig) -> Result<Arc<Node>, StartError> {
@@ -30,9 +31,12 @@ fn config(data_dir: &Path) -> NodeConfig {
         cluster_token: "etcd-cluster".to_owned(),
         initial_cluster: Vec::new(),
         cluster_state: ClusterState::New,
+        force_new_cluster: false,
+        reconfiguration: Reconfiguration::default(),
         heartbeat_ms: 100,
         election_ms: 1000,
         snapshot_count: 10_000,
+        catchup_entries: 20_000,
         max_request_bytes: 1_572_864,
     }
 }
