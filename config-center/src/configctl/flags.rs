@@ -64,7 +64,8 @@ pub struct Connection {
     #[arg(long, global = true, env = "ETCDCTL_CERT")]
     cert: Option<PathBuf>,
     /// PEM file of the client's private key
-    #[arg(long, global = true, env = "ETCDCTL_KEY")]
+    // An id of its own: `kv get KEY` has an argument named key, and global ones share one space.
+    #[arg(id = "client_key", long = "key", global = true, env = "ETCDCTL_KEY")]
     key: Option<PathBuf>,
     /// Accept any server certificate (for tests only)
     #[arg(long, global = true, env = "ETCDCTL_INSECURE_SKIP_TLS_VERIFY", value_parser = FalseyValueParser::new())]
@@ -517,6 +518,17 @@ mod tests {
         }
         let cli = Cli::try_parse_from(["configctl", "--user", "root", "version"]).unwrap();
         assert_eq!(cli.connection.options().unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_key_of_the_store_is_not_the_clients_key() {
+        let line = ["configctl", "--key", "k.pem", "kv", "put", "/a", "b"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert_eq!(cli.connection.key, Some(PathBuf::from("k.pem")));
+        let Command::Kv(Kv::Put { key, value }) = cli.command else {
+            panic!("not a put");
+        };
+        assert_eq!((key.as_str(), value.as_str()), ("/a", "b"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 
 use config_center_core::fleet::{
     audit::ObjectChange,
-    change::{Change, change},
+    change::{Change, ObjectDiff, change},
     inventory::{Inventory, Loaded},
     render::render,
     rollout::{Phase, Plan, Progress},
@@ -45,6 +45,8 @@ use super::{
 /// Publishers who meet sort themselves out in a few rounds.
 const ROUNDS: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(20);
+/// Objects in one release: each is a compare and a put, and the transaction needs a few more.
+const OBJECTS_PER_RELEASE: usize = 100;
 /// Releases that are kept, with their rollouts; the audit is kept whole.
 const RELEASES_KEPT: u64 = 500;
 /// A plan is cut into values of this size.
@@ -126,7 +128,78 @@ pub fn prepare(snapshot: &Snapshot, wish: &Wish) -> Result<Prepared, FleetError>
 }
 
 /// Publishes. The same wish again writes nothing.
+///
+/// More objects than a transaction holds become several releases, in an order in which each is
+/// right by itself: what is named comes before what names it, and what is particular to a host
+/// comes before what all hosts of a group get.
 pub async fn publish(
+    client: &Client,
+    ns: &Namespace,
+    wish: &Wish,
+    author: &Author,
+) -> Result<Published, FleetError> {
+    let snapshot = snapshot::read(client, ns).await?;
+    let Prepared { change, .. } = prepare(&snapshot, wish)?;
+    if change.objects.len() <= OBJECTS_PER_RELEASE {
+        return publish_together(client, ns, wish, author).await;
+    }
+    if !wish.allow_emptying {
+        change.guard()?;
+    }
+    let mut objects: Vec<&ObjectDiff> = change.objects.iter().collect();
+    objects.sort_by_key(|diff| (diff.after.is_none(), order_in_parts(diff)));
+    let mut published: Option<Published> = None;
+    let mut releases = Vec::new();
+    for part in objects.chunks(OBJECTS_PER_RELEASE) {
+        let is_put = |id: &ObjectId| {
+            part.iter()
+                .any(|diff| diff.id == *id && diff.after.is_some())
+        };
+        let deleted = part.iter().filter(|diff| diff.after.is_none());
+        let wished = wish.put.iter().filter(|loaded| is_put(&loaded.object.id()));
+        let one = Wish {
+            put: wished.cloned().collect(),
+            delete: deleted.map(|diff| diff.id.clone()).collect(),
+            prune: false,
+            allow_emptying: true,
+            policy: wish.policy.clone(),
+            puts_back: wish.puts_back,
+        };
+        let done = publish_together(client, ns, &one, author).await?;
+        releases.extend(done.release.as_ref().map(|release| release.number));
+        published = Some(done);
+    }
+    // A later part took over from the earlier ones where they meet.
+    let running = running_rollouts(client, ns).await?;
+    let is_of_this = |rollout: &StoredRollout| releases.contains(&rollout.release);
+    let rollouts = running
+        .into_iter()
+        .map(|(rollout, _)| rollout)
+        .filter(is_of_this);
+    let rollouts = rollouts.map(|rollout| rollout.id).collect();
+    let last = published.ok_or(FleetError::RaceLost { rounds: 1 })?;
+    Ok(Published {
+        change,
+        rollouts,
+        ..last
+    })
+}
+
+fn order_in_parts(diff: &ObjectDiff) -> u8 {
+    let comes = match diff.id.kind {
+        Kind::RolloutPolicy => 0,
+        Kind::LogSet => 1,
+        Kind::Host => 2,
+        Kind::Group => 3,
+    };
+    if diff.after.is_some() {
+        comes
+    } else {
+        3 - comes
+    }
+}
+
+async fn publish_together(
     client: &Client,
     ns: &Namespace,
     wish: &Wish,
@@ -410,7 +483,7 @@ impl Draft {
     }
 }
 
-fn object_change(diff: &config_center_core::fleet::change::ObjectDiff) -> ObjectChange {
+fn object_change(diff: &ObjectDiff) -> ObjectChange {
     let hash = |object: &Option<schemas::objects::Object>| {
         object
             .as_ref()

@@ -18,6 +18,7 @@ on_both_stores!(
     a_policy_may_put_a_release_back,
     operators_stop_and_end_rollouts,
     a_service_carries_rollouts_out_and_another_goes_on,
+    a_killed_leader_stops_no_rollout,
 );
 
 fn with_policy(members: &[String], policy: &str) -> String {
@@ -315,5 +316,40 @@ async fn a_service_carries_rollouts_out_and_another_goes_on(kind: Kind) {
     let id = Pid::from_raw(i32::try_from(second.id().unwrap()).unwrap()).unwrap();
     kill_process(id, Signal::TERM).unwrap();
     assert_eq!(second.wait().await.unwrap().code(), Some(0));
+    stand.stop().await;
+}
+
+async fn a_killed_leader_stops_no_rollout(kind: Kind) {
+    let mut stand = Stand::cluster(kind).await;
+    let _agents = Agents::start(&stand, hosts(30)).await;
+    let policy = "{waves: [{hosts: 1}, {percent: 50}, {percent: 100}], bake: 300ms}";
+    let file = stand.file("fleet.yaml", &with_policy(&hosts(30), policy));
+    let _service = stand.service().spawn().unwrap();
+    stand.configctl(&["apply", "-f", &file]).await.exits(0);
+    let order = config_center_core::fleet::rollout::Plan::new(Default::default(), hosts(30)).hosts;
+    stand
+        .eventually("wave 2", async || stand.config(&order[14]).await.is_some())
+        .await;
+    stand.kill_leader().await;
+    stand
+        .eventually("wave 3", async || stand.config(&order[29]).await.is_some())
+        .await;
+    stand
+        .eventually("the end", async || {
+            stand
+                .configctl(&["rollout", "status", "0000000001-p"])
+                .await
+                .out
+                .contains("completed")
+        })
+        .await;
+    for host in hosts(30) {
+        assert_eq!(
+            stand.writes(&host).await,
+            1,
+            "{host} was not written exactly once"
+        );
+    }
+    stand.configctl(&["audit", "--verify"]).await.exits(0);
     stand.stop().await;
 }

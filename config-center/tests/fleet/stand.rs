@@ -17,9 +17,9 @@ use config_center_core::fleet::sha256_hex;
 use schemas::{
     etcdserverpb::{PutRequest, WatchCreateRequest},
     fleet::{AgentStatus, Attempt, EntryState, EntryStatus, RunningConfig},
-    mvccpb::event::EventType,
+    mvccpb::{KeyValue, event::EventType},
 };
-use schemas_client::{Client, ConnectOptions, prefix_end};
+use schemas_client::{Client, ClientError, ConnectOptions, prefix_end};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command, task::JoinHandle};
 
@@ -37,6 +37,7 @@ pub(crate) enum Kind {
 enum Running {
     Own(Option<Box<Server>>),
     Etcd(tokio::process::Child),
+    Members(Vec<tokio::process::Child>),
 }
 
 pub(crate) struct Stand {
@@ -87,10 +88,72 @@ impl Stand {
         stand
     }
 
+    /// Three members, as processes.
+    pub(crate) async fn cluster(kind: Kind) -> Self {
+        let program = match kind {
+            Kind::Own => env!("CARGO_BIN_EXE_config-center"),
+            Kind::Etcd => "etcd",
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let (mut clients, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            clients.push(free_url().await);
+            peers.push(free_url().await);
+        }
+        let cluster: Vec<String> = peers
+            .iter()
+            .enumerate()
+            .map(|(index, peer)| format!("m{index}={peer}"))
+            .collect();
+        let cluster = cluster.join(",");
+        let members = (0..3).map(|index| {
+            let name = format!("m{index}");
+            let data = folder.path().join(&name);
+            let (client, peer) = (&clients[index], &peers[index]);
+            let spawned = member(program, &name, &data, client, peer, &cluster).spawn();
+            spawned.unwrap_or_else(|error| panic!("{program}: {error}"))
+        });
+        let running = Running::Members(members.collect());
+        let client = Client::new(ConnectOptions::new(clients.clone())).unwrap();
+        let endpoint = clients.join(",");
+        let stand = Self {
+            running,
+            endpoint,
+            client,
+            ns: Namespace::new("/ningxin/backend"),
+            folder,
+        };
+        stand
+            .eventually("the cluster answers", async || {
+                stand.client.get("x").await.is_ok()
+            })
+            .await;
+        stand
+    }
+
+    /// Kills the process of the member that leads.
+    pub(crate) async fn kill_leader(&mut self) {
+        let mut leader = None;
+        for (index, endpoint) in self.endpoint.split(',').enumerate() {
+            let status = self.client.status(endpoint).await.unwrap();
+            if status.leader == status.header.unwrap().member_id {
+                leader = Some(index);
+            }
+        }
+        let Running::Members(members) = &mut self.running else {
+            panic!("this is no cluster")
+        };
+        members[leader.expect("somebody leads")]
+            .kill()
+            .await
+            .unwrap();
+    }
+
     pub(crate) async fn stop(self) {
         match self.running {
             Running::Own(mut server) => server.take().unwrap().shutdown().await,
             Running::Etcd(mut child) => child.kill().await.unwrap(),
+            Running::Members(members) => drop(members),
         }
     }
 
@@ -157,14 +220,30 @@ impl Stand {
 
     /// A host's document; `None` when there is no key.
     pub(crate) async fn config(&self, host: &str) -> Option<String> {
-        let kv = self.client.get(self.ns.config(host)).await.unwrap().kv?;
+        let kv = self.get(self.ns.config(host)).await?;
         Some(String::from_utf8(kv.value.to_vec()).unwrap())
+    }
+
+    /// Reads a key, also while a cluster elects a leader.
+    async fn get(&self, key: String) -> Option<KeyValue> {
+        let reading = async {
+            loop {
+                if let Ok(found) = self.client.get(key.clone()).await {
+                    return found.kv;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reading)
+            .await
+            .unwrap_or_else(|_| panic!("{key} cannot be read"))
     }
 
     /// How often a host's key was written.
     pub(crate) async fn writes(&self, host: &str) -> i64 {
-        let kv = self.client.get(self.ns.config(host)).await.unwrap().kv;
-        kv.map_or(0, |kv| kv.version)
+        self.get(self.ns.config(host))
+            .await
+            .map_or(0, |kv| kv.version)
     }
 
     pub(crate) async fn revision(&self) -> i64 {
@@ -201,23 +280,27 @@ async fn own(data: &std::path::Path) -> (Running, String) {
 }
 
 async fn etcd(data: &std::path::Path) -> (Running, String) {
-    let mut urls = Vec::new();
-    for _ in 0..2 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        urls.push(format!("http://{}", listener.local_addr().unwrap()));
-    }
-    let (client, peer) = (&urls[0], &urls[1]);
-    let mut command = Command::new("etcd");
+    let (client, peer) = (free_url().await, free_url().await);
+    let cluster = format!("default={peer}");
+    let mut command = member("etcd", "default", data, &client, &peer, &cluster);
+    let child = command
+        .spawn()
+        .expect("the etcd program is needed: install Debian's etcd-server");
+    (Running::Etcd(child), client)
+}
+
+/// A member of a cluster: the flags are etcd's, whichever program it is.
+fn member(
+    program: &str,
+    name: &str,
+    data: &std::path::Path,
+    client: &str,
+    peer: &str,
+    cluster: &str,
+) -> Command {
+    let mut command = Command::new(program);
     command
-        .args([
-            "--name",
-            "default",
-            "--logger",
-            "zap",
-            "--log-outputs",
-            "stderr",
-            "--data-dir",
-        ])
+        .args(["--name", name, "--data-dir"])
         .arg(data)
         .args([
             "--listen-client-urls",
@@ -231,15 +314,22 @@ async fn etcd(data: &std::path::Path) -> (Running, String) {
             "--initial-advertise-peer-urls",
             peer,
         ])
-        .args(["--initial-cluster", &format!("default={peer}")])
+        .args([
+            "--initial-cluster",
+            cluster,
+            "--initial-cluster-state",
+            "new",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    let child = command
-        .spawn()
-        .expect("the etcd program is needed: install Debian's etcd-server");
-    (Running::Etcd(child), client.clone())
+    command
+}
+
+async fn free_url() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
 }
 
 /// Agents that report what their keys hold, at once, or with trouble.
@@ -256,31 +346,16 @@ impl Agents {
         let (client, ns) = (stand.client.clone(), stand.ns.clone());
         let troubled = Arc::new(Mutex::new(BTreeMap::new()));
         for host in &hosts {
-            report(&client, &ns, host, None, None).await;
+            report(&client, &ns, host, None, None).await.unwrap();
         }
-        let prefix = ns.configs();
-        let mut watch = client
-            .watch(WatchCreateRequest {
-                range_end: prefix_end(prefix.as_bytes()),
-                key: prefix.clone().into(),
-                ..Default::default()
-            })
-            .await
-            .unwrap();
         let (watching, reporting, trouble) = (client.clone(), ns.clone(), troubled.clone());
         let task = tokio::spawn(async move {
-            while let Ok(response) = watch.next().await {
-                for event in response.events {
-                    let is_gone = event.r#type() == EventType::Delete;
-                    let kv = event.kv.unwrap();
-                    let key = String::from_utf8(kv.key.to_vec()).unwrap();
-                    let host = key.strip_prefix(&prefix).unwrap().to_owned();
-                    if hosts.contains(&host) {
-                        let reason = trouble.lock().unwrap().get(&host).cloned();
-                        let config = (!is_gone).then_some((kv.mod_revision, kv.value));
-                        report(&watching, &reporting, &host, config, reason).await;
-                    }
-                }
+            // A stream breaks when a member dies; agents list again and go on.
+            while follow(&watching, &reporting, &hosts, &trouble)
+                .await
+                .is_err()
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
         Self {
@@ -309,14 +384,10 @@ impl Agents {
             .unwrap()
             .kv
             .unwrap();
-        report(
-            &self.client,
-            &self.ns,
-            host,
-            Some((kv.mod_revision, kv.value)),
-            None,
-        )
-        .await;
+        let config = Some((kv.mod_revision, kv.value));
+        report(&self.client, &self.ns, host, config, None)
+            .await
+            .unwrap();
     }
 }
 
@@ -326,13 +397,62 @@ impl Drop for Agents {
     }
 }
 
+type Trouble = Mutex<BTreeMap<String, String>>;
+
+async fn follow(
+    client: &Client,
+    ns: &Namespace,
+    hosts: &BTreeSet<String>,
+    trouble: &Trouble,
+) -> Result<(), ClientError> {
+    let prefix = ns.configs();
+    let reason = |host: &str| trouble.lock().unwrap().get(host).cloned();
+    let host_of = |key: &[u8]| {
+        let key = std::str::from_utf8(key).unwrap();
+        key.strip_prefix(&prefix).unwrap().to_owned()
+    };
+    let listed = client.get_prefix(prefix.clone()).await?;
+    let revision = listed.header.unwrap().revision;
+    for kv in listed.kvs {
+        let host = host_of(&kv.key);
+        if hosts.contains(&host) {
+            report(
+                client,
+                ns,
+                &host,
+                Some((kv.mod_revision, kv.value)),
+                reason(&host),
+            )
+            .await?;
+        }
+    }
+    let request = WatchCreateRequest {
+        range_end: prefix_end(prefix.as_bytes()),
+        key: prefix.clone().into(),
+        start_revision: revision + 1,
+        ..Default::default()
+    };
+    let mut watch = client.watch(request).await?;
+    loop {
+        for event in watch.next().await?.events {
+            let is_gone = event.r#type() == EventType::Delete;
+            let kv = event.kv.unwrap();
+            let host = host_of(&kv.key);
+            if hosts.contains(&host) {
+                let config = (!is_gone).then_some((kv.mod_revision, kv.value));
+                report(client, ns, &host, config, reason(&host)).await?;
+            }
+        }
+    }
+}
+
 async fn report(
     client: &Client,
     ns: &Namespace,
     host: &str,
     config: Option<(i64, bytes::Bytes)>,
     trouble: Option<String>,
-) {
+) -> Result<(), ClientError> {
     let mut status = AgentStatus {
         host: host.into(),
         agent_version: "sim".into(),
@@ -369,5 +489,5 @@ async fn report(
         value: serde_json::to_vec(&status).unwrap().into(),
         ..Default::default()
     };
-    client.put(request).await.unwrap();
+    client.put(request).await.map(drop)
 }

@@ -88,6 +88,12 @@ pub fn tally(plan: &Plan, progress: &Progress, observe: impl Fn(&str) -> Conditi
         published: progress.published,
         ..Default::default()
     };
+    if let Some(applied) = progress.applied_at_end {
+        tally.applied = applied;
+        tally.failed = progress.failures.len();
+        tally.offline = progress.published.saturating_sub(applied + tally.failed);
+        return tally;
+    }
     for host in &plan.hosts[..progress.published.min(plan.hosts.len())] {
         match observe(host) {
             _ if progress.failures.contains_key(host) => tally.failed += 1,
@@ -331,6 +337,10 @@ impl<F: Fn(&str) -> Condition> Engine<'_, F> {
         }
         self.next.bake_began_ms = None;
         if is_last {
+            let applied = standings
+                .iter()
+                .filter(|standing| **standing == Standing::Applied);
+            self.next.applied_at_end = Some(applied.count());
             self.next.phase = Phase::Completed;
             self.next.ended_ms = Some(self.now_ms);
             self.wake_at_ms = None;

@@ -87,6 +87,9 @@ pub struct Progress {
     #[serde(default)]
     pub retried_at_ms: Option<u64>,
     pub halt: Option<Halt>,
+    /// Hosts that had applied it when it was completed: what they run later is another story.
+    #[serde(default)]
+    pub applied_at_end: Option<usize>,
     pub began_ms: u64,
     pub ended_ms: Option<u64>,
 }
@@ -108,6 +111,7 @@ impl Progress {
             retrying: BTreeSet::new(),
             retried_at_ms: None,
             halt: None,
+            applied_at_end: None,
             began_ms: now_ms,
             ended_ms: None,
         }

@@ -135,6 +135,9 @@ fn a_rollout_goes_wave_by_wave() {
     driver.settle();
     assert_eq!(driver.progress.phase, Phase::Completed);
     assert_eq!(driver.published, driver.plan.hosts);
+    // What hosts run afterwards does not change how it ended.
+    let later = tally(&driver.plan, &driver.progress, |_| Condition::Pending);
+    assert_eq!((later.applied, later.pending, later.total), (20, 0, 20));
 }
 
 #[test]
