@@ -3,12 +3,15 @@
 //! Owns the order of things; the parts own the rest. A configuration counts as running when the
 //! tailer thread says so, and only then is it cached as the last good one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use logagent_core::config;
-use schemas::fleet::{Attempt, AttemptResult, ConfigMark, ConfigSource, RunningConfig};
+use logagent_core::config::{self, Plan};
+use schemas::fleet::{
+    Attempt, AttemptResult, ConfigMark, ConfigSource, EntryState, EntryStatus, Problem,
+    RunningConfig,
+};
 use schemas_client::{Client, ClientError, ConnectOptions};
 use tokio::sync::{Notify, watch};
 
@@ -19,6 +22,7 @@ use crate::pipeline::{Ended, Pipeline, PipelineInbox, ack_target};
 use crate::remote::{Follower, Horizon, Seen};
 use crate::settings::Settings;
 use crate::sink::kafka::{KafkaConfigError, KafkaSink};
+use crate::source::allow::AllowList;
 use crate::source::watcher::{DirectoryWatcher, HintTarget};
 use crate::status::{Board, Reporter, unix_ms};
 use crate::supervisor::{Options, Supervisor};
@@ -235,7 +239,7 @@ impl Agent {
                 sha256: sha256.clone(),
             });
         });
-        let plan = match config::parse(value) {
+        let mut plan = match config::parse(value) {
             Ok(plan) => plan,
             Err(rejected) => {
                 tracing::error!(
@@ -251,6 +255,7 @@ impl Agent {
                 return;
             }
         };
+        let rejected = self.reject_outside(&mut plan);
         for problem in &plan.problems {
             tracing::error!(
                 revision,
@@ -293,10 +298,39 @@ impl Agent {
             });
             facts.last_attempt = Some(attempt);
             facts.plan_warnings = warnings;
+            facts.rejected = rejected;
         });
         if source == ConfigSource::Center && self.cached.as_ref() != Some(&config) {
             self.store_in_cache(config).await;
         }
+    }
+
+    /// Takes out the entries that this host does not allow, and reports them by index and field.
+    fn reject_outside(&self, plan: &mut Plan) -> Vec<EntryStatus> {
+        let allow = AllowList::new(self.settings.allow.clone());
+        let mut rejected = Vec::new();
+        plan.entries.retain(|entry| {
+            let path = Path::new(&entry.id.path);
+            if allow.could_permit(path) {
+                return true;
+            }
+            let message = allow.refusal(path);
+            rejected.push(EntryStatus {
+                path: entry.id.path.clone(),
+                topic: entry.id.topic.clone(),
+                state: EntryState::Rejected,
+                error: Some(message.clone()),
+                ..EntryStatus::default()
+            });
+            plan.problems.push(Problem {
+                index: Some(entry.index),
+                field: Some("path".to_owned()),
+                message,
+            });
+            false
+        });
+        plan.problems.sort_by_key(|problem| problem.index);
+        rejected
     }
 
     async fn store_in_cache(&mut self, config: StoredConfig) {

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod agent;
+pub mod backoff;
 pub mod budget;
 pub mod check;
 pub mod checkpoint_store;

@@ -4,8 +4,7 @@
 //! stands in a watch channel, so that a slow consumer skips what is out of date and never sees an
 //! older one after a newer one.
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use schemas::etcdserverpb::{RangeRequest, ResponseHeader, WatchCreateRequest};
@@ -13,10 +12,8 @@ use schemas::mvccpb::{Event, event::EventType};
 use schemas_client::{Client, ClientError};
 use tokio::sync::watch;
 
+use crate::backoff::Backoff;
 use crate::config_cache::StoredConfig;
-
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 /// What is known of the center.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,9 +37,7 @@ pub struct Follower {
     key: Bytes,
     horizon: Option<Horizon>,
     seen: watch::Sender<Seen>,
-    backoff: Duration,
-    jitter: RandomState,
-    attempts: u64,
+    backoff: Backoff,
 }
 
 impl Follower {
@@ -58,9 +53,7 @@ impl Follower {
             key: Bytes::copy_from_slice(key.as_bytes()),
             horizon,
             seen,
-            backoff: BACKOFF_MIN,
-            jitter: RandomState::new(),
-            attempts: 0,
+            backoff: Backoff::default(),
         };
         (follower, receiver)
     }
@@ -75,7 +68,7 @@ impl Follower {
             // A watch that fell behind a compaction starts again at once.
             if let Some(reason) = broken {
                 self.report(reason);
-                tokio::time::sleep(self.next_pause()).await;
+                tokio::time::sleep(self.backoff.next_pause(Instant::now())).await;
             }
         }
     }
@@ -121,7 +114,7 @@ impl Follower {
                 Ok(response) => response,
                 Err(error) => return watch_trouble(&error),
             };
-            self.backoff = BACKOFF_MIN;
+            self.backoff.reset();
             let header = response.header.unwrap_or_default();
             if let Err(reason) = self.admit(&header) {
                 return Some(reason);
@@ -189,16 +182,6 @@ impl Follower {
             news
         });
     }
-
-    /// Doubles, and is different on every host, so that a center that comes back is not met by
-    /// all of them at once.
-    fn next_pause(&mut self) -> Duration {
-        let full = self.backoff;
-        self.backoff = (full * 2).min(BACKOFF_MAX);
-        self.attempts += 1;
-        let random = self.jitter.hash_one(self.attempts) as f64 / u64::MAX as f64;
-        full.mul_f64(0.5 + random / 2.0)
-    }
 }
 
 fn watch_trouble(error: &ClientError) -> Option<String> {
@@ -251,18 +234,5 @@ mod tests {
         assert!(follower.admit(&header(1, 49)).is_err());
         assert!(follower.admit(&header(2, 3)).is_ok());
         assert!(follower.admit(&header(2, 2)).is_err());
-    }
-
-    #[tokio::test]
-    async fn pauses_grow_and_stay_bounded() {
-        let mut follower = follower(None);
-        let pauses: Vec<Duration> = (0..20).map(|_| follower.next_pause()).collect();
-        assert!(pauses[0] >= BACKOFF_MIN / 2 && pauses[0] <= BACKOFF_MIN);
-        assert!(
-            pauses
-                .iter()
-                .skip(6)
-                .all(|p| *p >= BACKOFF_MAX / 2 && *p <= BACKOFF_MAX)
-        );
     }
 }

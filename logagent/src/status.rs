@@ -10,11 +10,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use schemas::etcdserverpb::PutRequest;
 use schemas::fleet::{
-    AgentStatus, Attempt, ConfigMark, ConfigSource, Problem, RunningConfig, STATUS_SCHEMA,
+    AgentStatus, Attempt, ConfigMark, ConfigSource, EntryStatus, Problem, RunningConfig,
+    STATUS_SCHEMA,
 };
 use schemas_client::{Client, ClientError, LeaseKeeper};
 use tokio::sync::Notify;
 
+use crate::backoff::Backoff;
 use crate::pipeline::Viewer;
 use crate::settings::Settings;
 
@@ -24,8 +26,6 @@ const LEASE_TTL_S: i64 = 15;
 const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// Changes of state within this time are reported together.
 const CHANGES_GAP: Duration = Duration::from_millis(250);
-/// After an error the next try comes after this long.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(1);
 const LEASE_NOT_FOUND: &str = "requested lease not found";
 
@@ -38,6 +38,8 @@ pub struct Facts {
     pub last_attempt: Option<Attempt>,
     /// Of the running configuration.
     pub plan_warnings: Vec<Problem>,
+    /// Entries of the running configuration that this host does not let run.
+    pub rejected: Vec<EntryStatus>,
     /// Problems of the agent itself, such as an unreadable checkpoint.
     pub warnings: Vec<String>,
 }
@@ -70,6 +72,7 @@ pub struct Reporter {
     base: AgentStatus,
     lease: Option<Lease>,
     in_trouble: bool,
+    backoff: Backoff,
 }
 
 struct Lease {
@@ -104,6 +107,7 @@ impl Reporter {
             base,
             lease: None,
             in_trouble: false,
+            backoff: Backoff::default(),
         })
     }
 
@@ -149,13 +153,14 @@ impl Reporter {
                 if std::mem::take(&mut self.in_trouble) {
                     tracing::info!("the status is reported again");
                 }
+                self.backoff.reset();
                 self.interval
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.in_trouble, true) {
                     tracing::warn!(%error, "the status cannot be reported: trying again");
                 }
-                RETRY_PAUSE
+                self.backoff.next_pause(Instant::now())
             }
         }
     }
@@ -195,12 +200,14 @@ impl Reporter {
         let mut warnings = facts.warnings;
         warnings.extend(view.warnings);
         warnings.extend(facts.plan_warnings.iter().map(warning));
+        let mut entries = view.entries;
+        entries.extend(facts.rejected);
         let status = AgentStatus {
             config_source: facts.source,
             desired_seen: facts.desired_seen,
             running: facts.running,
             last_attempt: facts.last_attempt,
-            entries: view.entries,
+            entries,
             files: view.files,
             totals: view.totals,
             losses: view.losses,

@@ -145,32 +145,31 @@ impl Bench {
         self.lines_flow()
     }
 
-    /// Puts the good entry together with one that the host does not allow: the document is good,
-    /// so it is applied; the entry fails alone, and says why.
+    /// Puts the good entry together with one that the host does not allow: the good one runs, the
+    /// other is rejected by index and field, with the remedy.
     fn outside(&mut self, entry: &str) -> anyhow::Result<()> {
         self.put_good()?;
         let good = self.good.trim_end_matches(']');
         let revision = self
             .store
             .put(&config_key(HOST), format!("{good},{entry}]"))?;
-        self.wait_attempt(revision)?;
-        let status = self.agent.wait_status(
-            &self.store,
-            "the entry outside of the allow-list to fail",
-            |s| s.entries.iter().any(|e| e.state == EntryState::Failing),
-        )?;
-        let failing = status
+        let status = self.agent.wait_applied(&self.store, revision)?;
+        let attempt = status.last_attempt.clone().expect("an attempt was made");
+        assert_eq!(attempt.result, AttemptResult::PartlyApplied, "{status:#?}");
+        let [problem] = attempt.errors.as_slice() else {
+            panic!("one entry is rejected: {status:#?}");
+        };
+        assert_eq!(
+            (problem.index, problem.field.as_deref()),
+            (Some(1), Some("path"))
+        );
+        assert!(problem.message.contains("allow"), "the remedy is named");
+        let rejected = status
             .entries
             .iter()
-            .filter(|e| e.state == EntryState::Failing);
-        let failing: Vec<_> = failing
-            .map(|e| (e.path.as_str(), e.error.clone().unwrap_or_default()))
-            .collect();
-        let [(path, error)] = failing.as_slice() else {
-            panic!("one entry fails: {status:#?}");
-        };
-        assert_eq!(*path, "/etc/passwd");
-        assert!(error.contains("allow"), "the remedy is named: {error}");
+            .filter(|entry| entry.state == EntryState::Rejected);
+        let rejected: Vec<_> = rejected.map(|entry| entry.path.as_str()).collect();
+        assert_eq!(rejected, ["/etc/passwd"], "{status:#?}");
         assert!(
             status.files.iter().all(|f| f.path != "/etc/passwd"),
             "nothing is read: {status:#?}"

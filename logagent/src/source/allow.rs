@@ -44,6 +44,17 @@ impl AllowList {
         existing.is_some_and(|ancestor| self.permits(&ancestor))
     }
 
+    /// False for a path that cannot come to lead inside by itself: it is spelled outside, and leads
+    /// outside. A path that is spelled inside may be a symlink that is switched back.
+    pub fn could_permit(&self, path: &Path) -> bool {
+        match std::fs::canonicalize(path) {
+            Ok(resolved) => {
+                self.permits(&resolved) || self.directories.iter().any(|d| path.starts_with(d))
+            }
+            Err(_) => self.may_permit(path),
+        }
+    }
+
     /// Judges what was opened, not its name.
     pub fn permits_descriptor(&self, file: &File) -> bool {
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -102,6 +113,9 @@ mod tests {
             assert!(!list.permits_descriptor(&File::open(path("log/sneaky.log")).unwrap()));
             assert!(list.may_permit(&path("log/later/deep/b.log")));
             assert!(!list.may_permit(&path("secret/later.log")));
+            let could = |name: &str| list.could_permit(&path(name));
+            assert!(could("secret/fine.log") && could("log/app/a.log") && could("log/later"));
+            assert!(!could("secret/key") && !could("secret/later.log"));
         }
         assert!(AllowList::new(vec![path("not-yet")]).may_permit(&path("not-yet/a/b")));
     }
