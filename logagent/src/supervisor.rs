@@ -197,7 +197,7 @@ impl<S: Sink> Supervisor<S> {
             return;
         };
         if let Some(rows) = self.take_dormant(id) {
-            self.start(entry.clone(), Some(rows));
+            self.start_saved(entry.clone(), rows);
         } else if let Some(route) = self.route_of(id)
             && let Some(slot) = self.slots.get_mut(&route)
         {
@@ -223,7 +223,7 @@ impl<S: Sink> Supervisor<S> {
 
     fn hand_over(&mut self, from: &EntryId, to: Entry) {
         if let Some(rows) = self.take_dormant(from) {
-            self.start(to, Some(rows));
+            self.start_saved(to, rows);
         } else if let Some(pending) = self.pending_mut(from) {
             pending.rows_to = to.id.clone();
             pending.successor = Some(to);
@@ -257,12 +257,24 @@ impl<S: Sink> Supervisor<S> {
         self.start(entry, rows);
     }
 
-    /// Without rows the entry is new to the checkpoint.
+    /// Starts with what the checkpoint on disk has of this entry, or of the one that it follows.
+    fn start_saved(&mut self, entry: Entry, rows: Vec<FileRow>) {
+        self.start_with(entry, Some(rows), true);
+    }
+
+    /// Starts a new entry, or one whose rows may not be on disk.
     fn start(&mut self, entry: Entry, rows: Option<Vec<FileRow>>) {
+        self.start_with(entry, rows, false);
+    }
+
+    fn start_with(&mut self, entry: Entry, rows: Option<Vec<FileRow>>, is_saved: bool) {
         let route = self.next_route;
         self.next_route += 1;
         tracing::info!(path = entry.id.path, topic = entry.id.topic, "collecting");
-        let tail = self.make_tail(entry, rows.clone(), route);
+        let mut tail = self.make_tail(entry, rows.clone(), route);
+        if !is_saved {
+            tail.tailer.must_save();
+        }
         self.index(route, &tail);
         self.slots.insert(route, Slot::new(tail, rows));
         self.ready.push_back(route);
@@ -777,6 +789,9 @@ fn record(losses: &mut VecDeque<Loss>, totals: &mut Totals, path: &str, topic: &
             if losses.len() > LOSSES_MAX {
                 losses.pop_front();
             }
+        }
+        Note::Unreadable { file, reason } => {
+            tracing::warn!(path, topic, %file, reason, "a rotated file waits: it cannot be opened");
         }
         Note::Opened { file, offset } => tracing::info!(path, topic, %file, offset, "reading"),
         Note::Rotated { file } => {

@@ -6,17 +6,14 @@
 
 use std::collections::VecDeque;
 
-/// Names one block in flight. An older epoch belongs to a content or an attempt that is over.
+/// Names one block in flight; numbers are never used twice for one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BlockId {
-    pub epoch: u32,
-    pub seq: u64,
-}
+pub struct BlockId(pub u64);
 
 /// What an acknowledgement did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acked {
-    /// Of an epoch that is over, or a second time: ignored.
+    /// Of an attempt that is over, or a second time: ignored.
     Stale,
     /// Counted, but something before it is still open.
     Held,
@@ -27,17 +24,18 @@ pub enum Acked {
 /// Follows the blocks of one file.
 #[derive(Debug, Clone)]
 pub struct AckTracker<M> {
-    epoch: u32,
     watermark: u64,
     /// What the caller attached to the watermark's block (the marker bytes before it).
     mark: M,
     issued_end: u64,
-    base_seq: u64,
+    next_seq: u64,
+    /// In file order, so also in the order of their numbers.
     open: VecDeque<Segment<M>>,
 }
 
 #[derive(Debug, Clone)]
 struct Segment<M> {
+    seq: u64,
     end: u64,
     mark: M,
     done: bool,
@@ -48,11 +46,10 @@ impl<M: Clone> AckTracker<M> {
     #[must_use]
     pub fn new(offset: u64, mark: M) -> Self {
         Self {
-            epoch: 0,
             watermark: offset,
             mark,
             issued_end: offset,
-            base_seq: 0,
+            next_seq: 0,
             open: VecDeque::new(),
         }
     }
@@ -60,25 +57,27 @@ impl<M: Clone> AckTracker<M> {
     /// Registers the next block, which ends at `end` (exclusive, in file offsets).
     pub fn issue(&mut self, end: u64, mark: M) -> BlockId {
         debug_assert!(end > self.issued_end, "blocks follow each other");
-        let seq = self.base_seq + self.open.len() as u64;
+        let seq = self.next_seq;
+        self.next_seq += 1;
         self.open.push_back(Segment {
+            seq,
             end,
             mark,
             done: false,
         });
         self.issued_end = end;
-        BlockId {
-            epoch: self.epoch,
-            seq,
-        }
+        BlockId(seq)
+    }
+
+    fn position(&self, id: BlockId) -> Option<usize> {
+        self.open
+            .binary_search_by_key(&id.0, |segment| segment.seq)
+            .ok()
     }
 
     /// All records of the block are acknowledged.
     pub fn done(&mut self, id: BlockId) -> Acked {
-        let slot = match id.seq.checked_sub(self.base_seq) {
-            Some(index) if id.epoch == self.epoch => self.open.get_mut(index as usize),
-            _ => None,
-        };
+        let slot = self.position(id).and_then(|at| self.open.get_mut(at));
         match slot {
             Some(segment) if !segment.done => segment.done = true,
             _ => return Acked::Stale,
@@ -88,7 +87,6 @@ impl<M: Clone> AckTracker<M> {
             if let Some(segment) = self.open.pop_front() {
                 self.watermark = segment.end;
                 self.mark = segment.mark;
-                self.base_seq += 1;
                 advanced = Acked::Advanced;
             }
         }
@@ -98,44 +96,35 @@ impl<M: Clone> AckTracker<M> {
     /// Whether the block is one that is still waited for.
     #[must_use]
     pub fn is_open(&self, id: BlockId) -> bool {
-        id.epoch == self.epoch
-            && id
-                .seq
-                .checked_sub(self.base_seq)
-                .and_then(|index| self.open.get(index as usize))
-                .is_some_and(|segment| !segment.done)
+        self.position(id).is_some_and(|at| !self.open[at].done)
     }
 
-    /// Forgets what is in flight: reading starts again at the watermark, which is returned.
+    /// Forgets this block and the ones after it: reading starts again at its beginning, which is
+    /// returned with the mark there. What came before it is still in flight and still counts.
+    pub fn rewind_to(&mut self, id: BlockId) -> Option<(u64, M)> {
+        let at = self.position(id)?;
+        self.open.truncate(at);
+        let (end, mark) = match self.open.back() {
+            Some(before) => (before.end, before.mark.clone()),
+            None => (self.watermark, self.mark.clone()),
+        };
+        self.issued_end = end;
+        Some((end, mark))
+    }
+
+    /// Forgets all that is in flight: reading starts again at the watermark, which is returned.
     /// Acknowledgements of blocks issued before are ignored from here on.
     pub fn rewind(&mut self) -> u64 {
         self.restart(self.watermark, self.mark.clone());
         self.watermark
     }
 
-    /// Starts over at `offset`, as for a file whose content was replaced. Returns what was in
-    /// flight: each block with its range. It can still succeed or fail, but not be read again.
-    pub fn restart(&mut self, offset: u64, mark: M) -> Vec<(BlockId, std::ops::Range<u64>)> {
-        let mut start = self.watermark;
-        let mut orphans = Vec::new();
-        for (seq, segment) in (self.base_seq..).zip(self.open.drain(..)) {
-            if !segment.done {
-                orphans.push((
-                    BlockId {
-                        epoch: self.epoch,
-                        seq,
-                    },
-                    start..segment.end,
-                ));
-            }
-            start = segment.end;
-        }
-        self.epoch = self.epoch.wrapping_add(1);
-        self.base_seq = 0;
+    /// Starts over at `offset`: nothing that is in flight counts any more.
+    pub fn restart(&mut self, offset: u64, mark: M) {
+        self.open.clear();
         self.watermark = offset;
         self.issued_end = offset;
         self.mark = mark;
-        orphans
     }
 
     /// Takes back the block issued last, which nobody has seen yet.
@@ -202,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_an_older_epoch_are_ignored() {
+    fn answers_to_an_older_attempt_are_ignored() {
         let mut acks = AckTracker::new(0, ());
         let old = acks.issue(10, ());
         let older = acks.issue(20, ());
@@ -217,15 +206,17 @@ mod tests {
     }
 
     #[test]
-    fn starting_over_names_what_is_still_in_flight() {
-        let mut acks = AckTracker::new(0, ());
-        let ids = [10, 25, 30].map(|end| acks.issue(end, ()));
-        acks.done(ids[1]);
-        assert_eq!(acks.restart(7, ()), [(ids[0], 0..10), (ids[2], 25..30)]);
-        assert_eq!(
-            (acks.watermark(), acks.issued_end(), acks.is_settled()),
-            (7, 7, true)
-        );
+    fn a_failure_takes_back_what_follows_and_nothing_before() {
+        let mut acks = AckTracker::new(0, 'a');
+        let ids = [(10, 'b'), (20, 'c'), (30, 'd')].map(|(end, mark)| acks.issue(end, mark));
+        assert_eq!(acks.rewind_to(ids[1]), Some((10, 'b')));
+        assert_eq!(acks.issued_end(), 10);
+        assert_eq!(acks.done(ids[2]), Acked::Stale);
+        assert_eq!(acks.done(ids[0]), Acked::Advanced);
+        assert_eq!(acks.rewind_to(ids[0]), None);
+        let again = acks.issue(20, 'c');
+        assert_eq!(acks.rewind_to(again), Some((10, 'b')));
+        assert!(acks.is_settled());
     }
 
     #[test]
@@ -245,6 +236,7 @@ mod tests {
         Issue(u64),
         Done(proptest::sample::Index),
         Rewind,
+        RewindTo(proptest::sample::Index),
     }
 
     proptest! {
@@ -254,10 +246,11 @@ mod tests {
             4 => (1..50_u64).prop_map(Act::Issue),
             4 => any::<proptest::sample::Index>().prop_map(Act::Done),
             1 => Just(Act::Rewind),
+            1 => any::<proptest::sample::Index>().prop_map(Act::RewindTo),
         ], 0..200)) {
             let mut acks = AckTracker::new(0, 0);
             let mut issued: Vec<BlockId> = Vec::new();
-            // Of the present epoch: by end offset, the id and whether it is done.
+            // Of the present attempt: by end offset, the id and whether it is done.
             let mut naive: BTreeMap<u64, (BlockId, bool)> = BTreeMap::new();
             let mut start = 0;
             for act in acts {
@@ -278,6 +271,19 @@ mod tests {
                         prop_assert_eq!(acks.done(id) == Acked::Stale, stale);
                     }
                     Act::Done(_) => {}
+                    Act::RewindTo(index) if !naive.is_empty() => {
+                        let (end, (id, _)) =
+                            naive.iter().nth(index.index(naive.len())).map(|(e, v)| (*e, *v)).unwrap();
+                        let before = naive.range(..end).next_back().map_or(start, |(end, _)| *end);
+                        // What is acknowledged without a gap is no longer open.
+                        if end > acks.watermark() {
+                            prop_assert_eq!(acks.rewind_to(id), Some((before, before)));
+                            naive.split_off(&end);
+                        } else {
+                            prop_assert_eq!(acks.rewind_to(id), None);
+                        }
+                    }
+                    Act::RewindTo(_) => {}
                     Act::Rewind => {
                         start = acks.watermark();
                         prop_assert_eq!(acks.rewind(), start);

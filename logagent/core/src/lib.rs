@@ -24,4 +24,6 @@ pub mod identity;
 pub mod plan;
 mod planted;
 pub mod rotation;
+#[cfg(test)]
+mod simulation;
 pub mod tailer;

@@ -13,6 +13,8 @@ pub(crate) enum Bug {
     FailureJumped,
     /// Files rotated away before anybody looked are not searched.
     MissedRotationsIgnored,
+    /// The copy of a truncated file is not looked for.
+    CopyIgnored,
     /// Lines are sent before a restart would know that the entry was started.
     StartUnsaved,
 }
@@ -23,7 +25,7 @@ pub(crate) const fn is(_bug: Bug) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) use chosen::is;
+pub(crate) use chosen::{is, with};
 
 #[cfg(test)]
 mod chosen {
@@ -37,5 +39,13 @@ mod chosen {
 
     pub(crate) fn is(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
+    }
+
+    /// Runs `check` with the bug, on this thread only.
+    pub(crate) fn with<T>(bug: Bug, check: impl FnOnce() -> T) -> T {
+        PLANTED.set(Some(bug));
+        let outcome = check();
+        PLANTED.set(None);
+        outcome
     }
 }

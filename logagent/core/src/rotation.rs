@@ -50,8 +50,12 @@ impl Counting {
 pub enum Acquaintance {
     /// Nobody has seen it.
     Stranger,
+    /// Opened once and not read: missed, wherever its name puts it.
+    Unread,
     /// It was rotated before the entry was started.
     Older,
+    /// Seen before, but who knows when it had the path: a compressed file.
+    Known,
     /// It is the n-th one that was read. Those read later were rotated later.
     Read(usize),
 }
@@ -59,7 +63,7 @@ pub enum Acquaintance {
 impl Acquaintance {
     fn order(self) -> Option<usize> {
         match self {
-            Self::Stranger => None,
+            Self::Stranger | Self::Unread | Self::Known => None,
             Self::Older => Some(0),
             Self::Read(nth) => Some(nth + 1),
         }
@@ -116,13 +120,13 @@ fn rotated<'a>(
 /// every stranger has a larger number than every known file, then the strangers came later, since
 /// what was there before would be known; unless so many are known that older ones were forgotten.
 fn counting_of(counts: &[(u32, Acquaintance)], known_max: usize) -> Counting {
-    let known = || {
+    let ordered = || {
         counts
             .iter()
             .filter_map(|(count, who)| Some((who.order()?, *count)))
     };
-    let last = known().max();
-    let before = last.and_then(|(order, _)| known().filter(|(o, _)| *o < order).max());
+    let last = ordered().max();
+    let before = last.and_then(|(order, _)| ordered().filter(|(o, _)| *o < order).max());
     if let (Some((_, last)), Some((_, before))) = (last, before) {
         return if last > before {
             Counting::FromTheOldest
@@ -130,17 +134,14 @@ fn counting_of(counts: &[(u32, Acquaintance)], known_max: usize) -> Counting {
             Counting::FromTheNewest
         };
     }
-    let strangers = || {
-        counts
-            .iter()
-            .filter(|(_, who)| *who == Acquaintance::Stranger)
-            .map(|(count, _)| *count)
-    };
-    let largest_known = known().map(|(_, count)| count).max();
-    match (largest_known, strangers().min()) {
-        (Some(known_count), Some(stranger))
-            if stranger > known_count && known().count() < known_max =>
-        {
+    let (strangers, known): (Vec<_>, Vec<_>) = counts
+        .iter()
+        .filter(|(_, who)| *who != Acquaintance::Unread)
+        .partition(|(_, who)| *who == Acquaintance::Stranger);
+    let largest_known = known.iter().map(|(count, _)| *count).max();
+    let smallest_stranger = strangers.iter().map(|(count, _)| *count).min();
+    match (largest_known, smallest_stranger) {
+        (Some(largest), Some(smallest)) if smallest > largest && known.len() < known_max => {
             Counting::FromTheOldest
         }
         _ => Counting::FromTheNewest,
@@ -156,12 +157,12 @@ pub fn missed<'a>(
     base: &str,
     siblings: &'a [Sibling],
     known_max: usize,
-    acquaintance: impl Fn(&FileStat) -> Acquaintance,
+    acquaintance: impl Fn(&Sibling) -> Acquaintance,
 ) -> Vec<&'a Sibling> {
     let counts: Vec<_> = siblings
         .iter()
         .filter_map(|sibling| match age(base, &sibling.name)? {
-            Age::Count(count) => Some((count, acquaintance(&sibling.stat))),
+            Age::Count(count) => Some((count, acquaintance(sibling))),
             Age::Date(_) => None,
         })
         .collect();
@@ -169,7 +170,8 @@ pub fn missed<'a>(
     // The newest known one of each way of naming: an operator may have changed it.
     let (mut after_count, mut after_date) = (0, 0);
     for (at, (age, sibling)) in found.iter().enumerate() {
-        if acquaintance(&sibling.stat) != Acquaintance::Stranger {
+        let who = acquaintance(sibling);
+        if !matches!(who, Acquaintance::Stranger | Acquaintance::Unread) {
             match age {
                 Age::Count(_) => after_count = at + 1,
                 Age::Date(_) => after_date = at + 1,
@@ -179,11 +181,12 @@ pub fn missed<'a>(
     found
         .into_iter()
         .enumerate()
-        .filter(|(at, (age, _))| {
-            *at >= match age {
+        .filter(|(at, (age, sibling))| {
+            let after = match age {
                 Age::Count(_) => after_count,
                 Age::Date(_) => after_date,
-            }
+            };
+            *at >= after || acquaintance(sibling) == Acquaintance::Unread
         })
         .map(|(_, (_, sibling))| sibling)
         .collect()
@@ -222,8 +225,8 @@ mod tests {
     #[track_caller]
     fn check(names: &[(&str, u64)], known: &[u64], want: &[&str]) {
         let siblings = dir(names);
-        let known = |stat: &FileStat| {
-            let nth = known.iter().position(|ino| *ino == stat.id.ino);
+        let known = |sibling: &Sibling| {
+            let nth = known.iter().position(|ino| *ino == sibling.stat.id.ino);
             nth.map_or(Acquaintance::Stranger, Acquaintance::Read)
         };
         let got: Vec<_> = missed("a.log", &siblings, 16, known)
@@ -286,7 +289,7 @@ mod tests {
             ("a.log.4", 1),
         ]);
         let before = |known: &'static [u64]| {
-            move |stat: &FileStat| match stat.id.ino {
+            move |sibling: &Sibling| match sibling.stat.id.ino {
                 9 => Acquaintance::Read(0),
                 ino if known.contains(&ino) => Acquaintance::Older,
                 _ => Acquaintance::Stranger,
@@ -304,6 +307,21 @@ mod tests {
         // The oldest ones were forgotten.
         let found = missed("a.log", &siblings[1..], 2, before(&[2, 3]));
         assert_eq!(found, [] as [&Sibling; 0]);
+    }
+
+    #[test]
+    fn what_was_opened_and_not_read_is_missed_wherever_it_is() {
+        let siblings = dir(&[("a.log.1", 3), ("a.log.2", 2), ("a.log.3", 1)]);
+        let who = |sibling: &Sibling| match sibling.stat.id.ino {
+            1 => Acquaintance::Unread,
+            2 => Acquaintance::Read(0),
+            _ => Acquaintance::Stranger,
+        };
+        let names: Vec<_> = missed("a.log", &siblings, 16, who)
+            .into_iter()
+            .map(|sibling| sibling.name.as_str())
+            .collect();
+        assert_eq!(names, ["a.log.3", "a.log.1"]);
     }
 
     #[test]

@@ -8,14 +8,20 @@ use super::step::{FileView, Handle, Note, TailerOptions, Ticket};
 use crate::ack::{AckTracker, Acked, BlockId};
 use crate::checkpoint::{FileRow, RowState};
 use crate::framing::Lines;
-use crate::identity::{FileId, FileStat, Known, Print, Verdict, marker_at_end};
+use crate::identity::{FileId, FileStat, HEAD_BYTES, Known, Print, Verdict, marker_at_end};
 use crate::planted::{self, Bug};
 
-/// A block whose content is gone from the file: it can be acknowledged, but not sent again.
-#[derive(Debug)]
-struct Orphan {
-    block: BlockId,
-    range: std::ops::Range<u64>,
+/// So many NULs at the beginning of a file are a hole and no line.
+const HOLE_MIN_BYTES: usize = 512;
+
+/// Where the content is that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    InFile,
+    /// The file was truncated: its copy, as copytruncate makes one, is looked for.
+    Sought,
+    /// It is nowhere any more: what is in flight can be acknowledged, but not sent again.
+    Gone,
 }
 
 /// The answer to a read.
@@ -27,10 +33,25 @@ pub(super) struct ReadDone<'a> {
     pub(super) now_ms: u64,
 }
 
+/// What became of a read.
+#[derive(Debug)]
+pub(super) enum Read {
+    Nothing,
+    Lines(Ticket, Lines),
+    /// The file has another content than the known one.
+    Replaced,
+    /// The directory is to be looked at before these bytes are read again and sent.
+    LookAround,
+}
+
 #[derive(Debug)]
 pub(super) struct FileTail {
-    pub(super) handle: Handle,
+    /// Names this content in tickets.
+    pub(super) key: Handle,
+    /// The descriptor; none while the content is in no file.
+    pub(super) fd: Option<Handle>,
     pub(super) id: FileId,
+    place: Place,
     /// No longer at the entry's path.
     pub(super) draining: bool,
     /// Draining, at its end, quiet for long enough, and the last half line is sent.
@@ -38,7 +59,6 @@ pub(super) struct FileTail {
     /// Content known up to the end of the last whole line read.
     known: Known,
     acks: AckTracker<Print>,
-    orphans: Vec<Orphan>,
     /// The newest stat; size zero before the first one.
     stat: FileStat,
     /// Largest size that the present content certainly had: from reads, and from every stat but
@@ -59,6 +79,13 @@ pub(super) struct FileTail {
     finishing: bool,
     /// A line longer than a block is being looked for.
     want_bytes: usize,
+    /// The file lost its path, and whether its content is still the known one is to be proved.
+    unproved: bool,
+    /// Nothing was taken of the file yet.
+    unread: bool,
+    /// False before the first bytes: the file may have been filled and copied and cut to nothing
+    /// since the last look, so before they are sent the directory is looked at.
+    looked_around: bool,
     /// After a truncation, NULs at the beginning are a hole left by a writer with an old offset.
     skip_nuls: bool,
     paused_until_ms: u64,
@@ -70,13 +97,14 @@ impl FileTail {
     /// A file whose content is known up to `known.offset`, all of it acknowledged.
     pub(super) fn new(handle: Handle, stat: FileStat, known: Known, now_ms: u64) -> Self {
         Self {
-            handle,
+            key: handle,
+            fd: Some(handle),
             id: stat.id,
+            place: Place::InFile,
             draining: false,
             finished: false,
             acks: AckTracker::new(known.offset, known.marker),
             known,
-            orphans: Vec::new(),
             seen_bytes: known.offset,
             stat,
             ready: true,
@@ -86,6 +114,9 @@ impl FileTail {
             grew_ms: now_ms,
             finishing: false,
             want_bytes: 0,
+            unproved: false,
+            unread: known.head.len == 0,
+            looked_around: known.offset > 0,
             skip_nuls: false,
             paused_until_ms: 0,
             retry_ms: 0,
@@ -93,7 +124,10 @@ impl FileTail {
         }
     }
 
-    pub(super) fn stat_seen(&mut self, stat: FileStat) {
+    /// True when the directory is to be looked at: the file is empty, and something happened to it.
+    pub(super) fn stat_seen(&mut self, stat: FileStat) -> bool {
+        let is_news = stat.size != self.stat.size || stat.changed_ns != self.stat.changed_ns;
+        let may_have_been_copied = (is_news || self.recheck) && stat.size == 0 && self.unread;
         if stat.size != self.stat.size || stat.changed_ns != self.stat.changed_ns {
             self.finished &= stat.size == self.stat.size;
             self.seen_bytes = self.seen_bytes.max(self.stat.size);
@@ -104,10 +138,12 @@ impl FileTail {
             self.recheck = false;
             self.ready = true;
         }
+        may_have_been_copied
     }
 
     pub(super) fn start_draining(&mut self, now_ms: u64) {
         self.draining = true;
+        self.unproved = self.known.head.len > 0;
         self.grew_ms = now_ms;
         self.ready = true;
     }
@@ -119,13 +155,32 @@ impl FileTail {
         self.ready = true;
     }
 
+    /// The read that proves the content of a file that lost its path, before the files beside it
+    /// are judged by what is known of this one.
+    pub(super) fn proof(&self) -> Option<(u64, usize)> {
+        let start = self.known.read_start();
+        let len = (self.known.offset - start) as usize;
+        (self.unproved && self.fd.is_some()).then_some((start, len.max(HEAD_BYTES)))
+    }
+
+    /// Takes the answer to it; false when the content is another one.
+    pub(super) fn proved(&mut self, start: u64, bytes: &[u8]) -> bool {
+        self.unproved = false;
+        self.known.judge(start, bytes) == Verdict::Same || planted::is(Bug::MarkerUnchecked)
+    }
+
+    /// True when this tells nothing about the files beside it.
+    pub(super) fn is_unread(&self) -> bool {
+        self.unread
+    }
+
     /// The next read, if there may be something to read: offset and length.
     pub(super) fn next_read(
         &mut self,
         now_ms: u64,
         options: &TailerOptions,
     ) -> Option<(u64, usize)> {
-        if now_ms < self.paused_until_ms || self.finished {
+        if now_ms < self.paused_until_ms || self.finished || self.fd.is_none() {
             return None;
         }
         if !self.ready {
@@ -137,7 +192,9 @@ impl FileTail {
         }
         let start = self.known.read_start();
         let overlap = (self.known.offset - start) as usize;
-        Some((start, overlap + self.want_bytes.max(options.block_bytes)))
+        let wanted = overlap + self.want_bytes.max(options.block_bytes);
+        // The whole head is needed to compare it.
+        Some((start, wanted.max(HEAD_BYTES)))
     }
 
     /// Whether later files of the chain must wait for this one.
@@ -147,7 +204,10 @@ impl FileTail {
         }
         let waits_for_newline =
             self.partial_bytes > 0 && now_ms.saturating_sub(self.grew_ms) < options.partial_wait_ms;
-        self.ready || now_ms < self.paused_until_ms || waits_for_newline
+        self.place == Place::Sought
+            || self.ready
+            || now_ms < self.paused_until_ms
+            || waits_for_newline
     }
 
     /// When something is to be done although nothing happens before.
@@ -171,7 +231,7 @@ impl FileTail {
         read: &ReadDone<'_>,
         options: &TailerOptions,
         notes: &mut Vec<Note>,
-    ) -> Option<(Ticket, Lines)> {
+    ) -> Read {
         let &ReadDone {
             start,
             bytes,
@@ -190,15 +250,17 @@ impl FileTail {
                 if self.stat.size > start + bytes.len() as u64 {
                     self.seen_bytes = self.seen_bytes.max(self.stat.size);
                 }
-                self.start_over("the file was truncated", notes);
-                return None;
+                return Read::Replaced;
             }
-            Verdict::Rewritten => {
-                self.start_over("the file was truncated and written again", notes);
-                return None;
-            }
+            Verdict::Rewritten => return Read::Replaced,
         }
         self.known.learn_head(start, bytes);
+        if !self.looked_around && !bytes.is_empty() {
+            // What is read next is compared with these bytes.
+            self.looked_around = true;
+            return Read::LookAround;
+        }
+        self.unread &= bytes.is_empty();
         let overlap = (self.known.offset - start) as usize;
         let at_end = bytes.len() < asked_bytes;
         let end = start + bytes.len() as u64;
@@ -209,14 +271,15 @@ impl FileTail {
             self.finishing = false;
         }
         let new = bytes.slice(overlap..);
-        if self.skip_nuls && !new.is_empty() {
+        let may_be_hole = self.skip_nuls || self.known.offset == 0;
+        if may_be_hole && new.first() == Some(&0) {
             let nuls = new.iter().take_while(|byte| **byte == 0).count();
-            if nuls < new.len() {
-                self.skip_nuls = false;
-            }
-            if nuls > 0 {
+            let is_hole = self.skip_nuls || nuls >= HOLE_MIN_BYTES;
+            // The hole may go on behind this block.
+            self.skip_nuls = is_hole && nuls == new.len();
+            if is_hole {
                 self.skip_hole(&bytes[..overlap + nuls], nuls as u64, notes);
-                return None;
+                return Read::Nothing;
             }
         }
         let lines = match Lines::split(self.known.offset, &new, options.max_line_bytes) {
@@ -247,17 +310,17 @@ impl FileTail {
             };
         }
         self.finishing = false;
-        let lines = lines?;
+        let Some(lines) = lines else {
+            return Read::Nothing;
+        };
         self.known.offset = lines.end();
         self.known.marker = marker_at_end(&bytes[..overlap + taken]);
         let block = self.acks.issue(lines.end(), self.known.marker);
-        Some((
-            Ticket {
-                handle: self.handle,
-                block,
-            },
-            lines,
-        ))
+        let ticket = Ticket {
+            handle: self.key,
+            block,
+        };
+        Read::Lines(ticket, lines)
     }
 
     /// The read itself failed: the file is left alone for a while. One that no longer has the
@@ -288,7 +351,6 @@ impl FileTail {
 
     /// True when the watermark moved.
     pub(super) fn block_done(&mut self, block: BlockId) -> bool {
-        self.orphans.retain(|orphan| orphan.block != block);
         let advanced = self.acks.done(block) == Acked::Advanced;
         if advanced {
             self.retry_ms = 0;
@@ -299,22 +361,50 @@ impl FileTail {
 
     /// True when reading has to go back to the watermark.
     pub(super) fn block_failed(&mut self, block: BlockId, notes: &mut Vec<Note>) -> bool {
-        if let Some(at) = self.orphans.iter().position(|orphan| orphan.block == block) {
-            let range = self.orphans.swap_remove(at).range;
-            notes.push(Note::Lost {
-                file: self.id,
-                from_offset: range.start,
-                to_offset: range.end,
-                reason: "Kafka refused it, and the file was truncated meanwhile".into(),
-            });
+        if self.place != Place::Gone || !self.acks.is_open(block) {
+            return self.acks.is_open(block);
         }
-        self.acks.is_open(block)
+        // Where the block began is not known any more; what came before it is acknowledged or is
+        // lost with it.
+        let from_offset = self.acks.watermark();
+        self.acks.done(block);
+        notes.push(self.lost(
+            from_offset,
+            self.acks.issued_end(),
+            "Kafka refused it, and the file was truncated meanwhile",
+        ));
+        false
+    }
+
+    fn lost(&self, from_offset: u64, to_offset: u64, reason: &str) -> Note {
+        Note::Lost {
+            file: self.id,
+            from_offset,
+            to_offset,
+            reason: reason.into(),
+        }
     }
 
     /// Reads and sends again what is not acknowledged. Later answers to it are ignored.
     pub(super) fn rewind(&mut self) {
+        if self.place == Place::Gone {
+            return;
+        }
         self.known.offset = self.acks.rewind();
         self.known.marker = *self.acks.mark();
+        self.read_again();
+    }
+
+    /// Reads and sends again from this block on. What was sent before it is still waited for.
+    pub(super) fn rewind_to(&mut self, block: BlockId) {
+        if let Some((offset, marker)) = self.acks.rewind_to(block) {
+            self.known.offset = offset;
+            self.known.marker = marker;
+            self.read_again();
+        }
+    }
+
+    fn read_again(&mut self) {
         self.ready = true;
         self.finished = false;
         self.want_bytes = 0;
@@ -327,7 +417,7 @@ impl FileTail {
     }
 
     pub(super) fn is_open(&self, block: BlockId) -> bool {
-        self.acks.is_open(block) || self.orphans.iter().any(|orphan| orphan.block == block)
+        self.acks.is_open(block)
     }
 
     /// The block issued last was never handed out.
@@ -350,16 +440,11 @@ impl FileTail {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.acks.is_settled() && self.orphans.is_empty()
+        self.acks.is_settled()
     }
 
     pub(super) fn unacked_bytes(&self) -> u64 {
-        let orphaned: u64 = self
-            .orphans
-            .iter()
-            .map(|o| o.range.end - o.range.start)
-            .sum();
-        self.acks.unacked_bytes() + orphaned
+        self.acks.unacked_bytes()
     }
 
     pub(super) fn row(&self, state: RowState) -> FileRow {
@@ -368,9 +453,18 @@ impl FileTail {
         } else {
             (*self.acks.mark(), self.acks.watermark())
         };
+        let acked_offset = if self.draining && planted::is(Bug::DrainSkipped) {
+            self.seen_bytes.max(self.stat.size)
+        } else {
+            acked_offset
+        };
         FileRow {
             id: self.id,
-            head: self.known.head,
+            head: if self.unread {
+                Print::default()
+            } else {
+                self.known.head
+            },
             marker,
             acked_offset,
             seen_bytes: self.seen_bytes.max(self.stat.size),
@@ -388,35 +482,71 @@ impl FileTail {
         }
     }
 
-    /// New content from 0. What is in flight of the old one is only waited for.
-    fn start_over(&mut self, reason: &str, notes: &mut Vec<Note>) {
-        if self.seen_bytes > self.known.offset {
-            notes.push(Note::Lost {
-                file: self.id,
-                from_offset: self.known.offset,
-                to_offset: self.seen_bytes,
-                reason: format!("{reason} before this was read"),
-            });
-        }
-        notes.push(Note::Truncated {
-            file: self.id,
-            reason: reason.into(),
-        });
-        let orphans = self.acks.restart(0, Print::default());
-        self.orphans.extend(
-            orphans
-                .into_iter()
-                .map(|(block, range)| Orphan { block, range }),
-        );
-        self.known = Known::default();
-        self.seen_bytes = 0;
-        self.end_bytes = 0;
-        self.partial_bytes = 0;
-        self.want_bytes = 0;
-        self.finishing = false;
+    /// The file has a new content: this is the old one from here on, and the file is the other's.
+    pub(super) fn part(&mut self, key: Handle, now_ms: u64, options: &TailerOptions) -> Self {
+        let mut new = Self::new(key, self.stat, Known::default(), now_ms);
+        new.fd = self.fd.take();
+        new.draining = self.draining;
+        new.seen_bytes = 0;
+        new.end_bytes = 0;
+        new.skip_nuls = true;
+        new.paused_until_ms = self.paused_until_ms;
+        // A half line of the old content is not waited for.
+        self.grew_ms = now_ms.saturating_sub(options.partial_wait_ms);
+        self.stat.size = self.seen_bytes;
+        self.draining = true;
+        self.ready = false;
+        self.unproved = false;
+        self.unread = false;
+        self.place = Place::Sought;
+        new
+    }
+
+    /// Whether the copy of the content is looked for, and which one that is.
+    pub(super) fn sought(&self) -> Option<FileRow> {
+        (self.place == Place::Sought).then(|| FileRow {
+            acked_offset: self.known.offset,
+            marker: self.known.marker,
+            ..self.row(RowState::Draining)
+        })
+    }
+
+    /// The content was found in a copy.
+    pub(super) fn adopt(&mut self, fd: Handle, stat: FileStat, now_ms: u64) {
+        self.place = Place::InFile;
+        self.fd = Some(fd);
+        self.id = stat.id;
+        self.stat = stat;
+        self.grew_ms = now_ms;
         self.ready = true;
         self.recheck = true;
-        self.skip_nuls = true;
+    }
+
+    /// The content is nowhere.
+    pub(super) fn give_up_content(&mut self, notes: &mut Vec<Note>) {
+        self.place = Place::Gone;
+        self.finished = true;
+        if self.seen_bytes > self.known.offset {
+            notes.push(self.lost(
+                self.known.offset,
+                self.seen_bytes,
+                "the file was truncated before this was read, and no copy of it was found",
+            ));
+        }
+    }
+
+    /// Whether this is the content of that file.
+    pub(super) fn is_in(&self, id: FileId) -> bool {
+        self.id == id && self.is_in_file()
+    }
+
+    pub(super) fn is_in_file(&self) -> bool {
+        self.place == Place::InFile
+    }
+
+    /// True when a restart could not find the content again.
+    pub(super) fn is_gone(&self) -> bool {
+        self.place == Place::Gone
     }
 
     /// Goes on behind a run of NULs. Nothing is in flight of this content yet.
@@ -425,11 +555,11 @@ impl FileTail {
         let to_offset = from_offset + nuls;
         self.known.offset = to_offset;
         self.known.marker = marker_at_end(before);
-        let orphans = self.acks.restart(to_offset, self.known.marker);
         debug_assert!(
-            orphans.is_empty(),
+            self.acks.is_settled(),
             "a hole is only skipped before the first line"
         );
+        self.acks.restart(to_offset, self.known.marker);
         self.partial_bytes = 0;
         self.ready = true;
         notes.push(Note::HoleSkipped {

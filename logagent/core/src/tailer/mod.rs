@@ -46,7 +46,7 @@ use bytes::Bytes;
 
 use crate::checkpoint::{FileRow, RowState};
 use crate::config::StartAt;
-use crate::identity::FileStat;
+use crate::identity::{FileId, FileStat};
 use crate::planted::{self, Bug};
 use crate::rotation::Sibling;
 
@@ -55,7 +55,7 @@ mod opening;
 mod resume;
 mod step;
 
-use file::FileTail;
+use file::{FileTail, Read};
 use opening::{Aim, Job, Opening, Outcome};
 pub use step::{
     Block, Blocked, FileView, Handle, Note, PathSeen, Step, TailView, TailerOptions, Target, Ticket,
@@ -113,6 +113,23 @@ pub struct Tailer {
     next_sweep_ms: u64,
     /// A new file is at the path; the directory is looked at before it is opened.
     arrived: Option<FileStat>,
+    /// The directory is to be looked at for another reason.
+    look_around: bool,
+    look_around_at_sweep: bool,
+    /// The directory showed a rotation that the path did not show yet.
+    expects_rotation: bool,
+    /// What the last look at the path showed.
+    at_path: Option<FileStat>,
+    /// The directory was empty at the last look, as that of a disk that is not mounted is.
+    sees_nothing: bool,
+    /// Files that could not be opened: they are tried again.
+    unreadable: Vec<FileRow>,
+    unreadable_due_ms: u64,
+    /// Files that were to be read and were not opened yet: missed, wherever their names put them.
+    unread: Vec<FileId>,
+    /// A resume found less than it looked for and has looked once more.
+    relooked: bool,
+    missing_due_ms: u64,
     present: bool,
     path_error: Option<String>,
     stopping: bool,
@@ -155,6 +172,16 @@ impl Tailer {
             sweep: VecDeque::new(),
             next_sweep_ms: 0,
             arrived: None,
+            look_around: false,
+            look_around_at_sweep: false,
+            expects_rotation: false,
+            at_path: None,
+            sees_nothing: false,
+            unreadable: Vec::new(),
+            unreadable_due_ms: 0,
+            unread: Vec::new(),
+            relooked: false,
+            missing_due_ms: 0,
             present: false,
             path_error: None,
             stopping: false,
@@ -204,14 +231,27 @@ impl Tailer {
         if let Some(step) = self.next_opening() {
             return step;
         }
-        if self.arrived.is_some() {
+        if self.arrived.is_some() || self.look_around {
+            for file in &self.chain {
+                if let (Some((offset, max_bytes)), Some(handle)) = (file.proof(), file.fd) {
+                    return Step::Read {
+                        handle,
+                        offset,
+                        max_bytes,
+                    };
+                }
+            }
+        }
+        let seeks_copies = || self.chain.iter().any(|file| file.sought().is_some());
+        if self.arrived.is_some() || self.look_around || seeks_copies() {
             return Step::ListSiblings;
         }
         if self.sweep.is_empty() && self.next_sweep_ms <= self.now_ms {
             self.next_sweep_ms = self.now_ms + self.options.sweep_ms;
             self.sweep.push_back(None);
             let draining = self.chain.iter().filter(|file| file.draining);
-            self.sweep.extend(draining.map(|file| Some(file.handle)));
+            self.sweep
+                .extend(draining.filter_map(|file| file.fd).map(Some));
         }
         match self.sweep.pop_front() {
             Some(None) => return Step::StatPath,
@@ -254,7 +294,20 @@ impl Tailer {
             }
             return;
         }
+        // Where there is no file, one may have come and gone.
+        let is_missing = !matches!(seen, PathSeen::File(_));
+        let may_have_come = is_missing && self.now_ms >= self.missing_due_ms;
+        if may_have_come {
+            self.missing_due_ms = self.now_ms + self.options.unreadable_retry_ms;
+        }
+        self.look_around |= may_have_come
+            || std::mem::take(&mut self.look_around_at_sweep)
+            || self.unreadable_is_due();
         self.present = matches!(seen, PathSeen::File(_));
+        self.at_path = match seen {
+            PathSeen::File(stat) => Some(stat),
+            _ => None,
+        };
         let here = match seen {
             PathSeen::File(stat) => Some(stat),
             PathSeen::Missing | PathSeen::Blocked(Blocked::Missing) => {
@@ -268,7 +321,7 @@ impl Tailer {
         };
         if let Some(current) = self.chain.back_mut().filter(|file| !file.draining) {
             if let Some(stat) = here.filter(|stat| stat.id == current.id) {
-                current.stat_seen(stat);
+                self.look_around |= current.stat_seen(stat);
                 self.path_error = None;
                 return;
             }
@@ -280,16 +333,17 @@ impl Tailer {
             }
         }
         let Some(stat) = here else { return };
-        match self.chain.iter().position(|file| file.id == stat.id) {
+        match self.chain.iter().position(|file| file.is_in(stat.id)) {
             // Renamed away and back.
             Some(at) => {
                 if let Some(mut file) = self.chain.remove(at) {
                     file.stop_draining();
-                    file.stat_seen(stat);
+                    self.look_around |= file.stat_seen(stat);
                     self.chain.push_back(file);
                     self.revision += 1;
                 }
             }
+            None if self.is_unreadable(stat.id) => {}
             None => self.arrived = Some(stat),
         }
     }
@@ -300,8 +354,20 @@ impl Tailer {
             let rows = std::mem::take(rows);
             let path = path.take();
             self.start_resuming(rows, path, siblings);
-        } else if let Some(stat) = self.arrived.take() {
-            self.open_arrived(&siblings, Some(stat), Aim::Beginning);
+        } else {
+            self.look_around = false;
+            self.sees_nothing = siblings.is_empty() && !self.present;
+            if self.lost_its_path(&siblings) {
+                self.arrived = None;
+                self.look_around_at_sweep = true;
+                self.next_sweep_ms = 0;
+                return;
+            }
+            self.seek_copies(&siblings);
+            self.try_unreadable(&siblings);
+            let arrived = self.arrived.take();
+            self.open_arrived(&siblings, arrived, Aim::Beginning);
+            self.forget_vanished(&siblings);
         }
     }
 
@@ -329,6 +395,12 @@ impl Tailer {
         }
     }
 
+    /// The rows are not in a durable checkpoint under this entry's name, as those of another topic
+    /// are not: nothing is sent before they are.
+    pub fn must_save(&mut self) {
+        self.saved = Saved::No;
+    }
+
     /// Answers [`Step::Persist`].
     pub fn persisted(&mut self) {
         if self.saved == Saved::Asked {
@@ -338,11 +410,11 @@ impl Tailer {
 
     /// Answers [`Step::StatHandle`].
     pub fn handle_seen(&mut self, handle: Handle, result: Result<FileStat, Blocked>) {
-        let Some(file) = self.chain.iter_mut().find(|file| file.handle == handle) else {
+        let Some(file) = self.chain.iter_mut().find(|file| file.fd == Some(handle)) else {
             return;
         };
         match result {
-            Ok(stat) => file.stat_seen(stat),
+            Ok(stat) => self.look_around |= file.stat_seen(stat),
             Err(why) => {
                 file.read_failed(why.to_string(), self.now_ms, &self.options, &mut self.notes)
             }
@@ -359,9 +431,18 @@ impl Tailer {
             self.judge_opening(opening, outcome);
             return;
         }
-        let Some(file) = self.chain.iter_mut().find(|file| file.handle == handle) else {
+        let Some(at) = self.chain.iter().position(|file| file.fd == Some(handle)) else {
             return;
         };
+        let file = &mut self.chain[at];
+        if file.proof().is_some() {
+            // What cannot be read is not proved to be another content either.
+            let is_same = result.is_ok_and(|bytes| file.proved(offset, &bytes));
+            if !is_same && file.proof().is_none() {
+                self.content_replaced(at);
+            }
+            return;
+        }
         let bytes = match result {
             Ok(bytes) => bytes,
             Err(why) => {
@@ -376,34 +457,31 @@ impl Tailer {
             asked_bytes: self.asked_bytes,
             now_ms: self.now_ms,
         };
-        let produced = file.read_done(&read, &self.options, &mut self.notes);
+        match file.read_done(&read, &self.options, &mut self.notes) {
+            Read::Nothing => {}
+            Read::Lines(ticket, lines) => self.outbox = Some(Block { ticket, lines }),
+            Read::Replaced => self.content_replaced(at),
+            Read::LookAround => self.look_around = true,
+        }
         self.revision += u64::from(self.notes.len() > notes_before);
-        self.outbox = produced.map(|(ticket, lines)| Block { ticket, lines });
     }
 
     /// Every record of the block is acknowledged by the broker. True when the watermark moved.
     pub fn block_done(&mut self, ticket: Ticket) -> bool {
-        let file = self
-            .chain
-            .iter_mut()
-            .find(|file| file.handle == ticket.handle);
+        let file = self.chain.iter_mut().find(|file| file.key == ticket.handle);
         let advanced = file.is_some_and(|file| file.block_done(ticket.block));
         self.revision += u64::from(advanced);
         advanced
     }
 
-    /// A record of the block failed for good. Reading goes back to the watermark after a pause,
-    /// and so it does in the later files of the chain, so that what is sent again is in order.
+    /// A record of the block failed for good. Reading goes back to its beginning after a pause, and
+    /// to the watermark in the later files of the chain, so that what is sent again is in order.
     pub fn block_failed(&mut self, ticket: Ticket, why: &str) {
         if planted::is(Bug::FailureJumped) {
             self.block_done(ticket);
             return;
         }
-        let Some(at) = self
-            .chain
-            .iter()
-            .position(|file| file.handle == ticket.handle)
-        else {
+        let Some(at) = self.chain.iter().position(|file| file.key == ticket.handle) else {
             return;
         };
         if !self.chain[at].block_failed(ticket.block, &mut self.notes) {
@@ -411,7 +489,11 @@ impl Tailer {
         }
         self.chain[at].set_error(why);
         self.chain[at].back_off(self.now_ms, &self.options);
-        self.chain.iter_mut().skip(at).for_each(FileTail::rewind);
+        self.chain[at].rewind_to(ticket.block);
+        self.chain
+            .iter_mut()
+            .skip(at + 1)
+            .for_each(FileTail::rewind);
         self.outbox = None;
     }
 
@@ -421,7 +503,7 @@ impl Tailer {
     pub fn is_open(&self, ticket: Ticket) -> bool {
         self.chain
             .iter()
-            .any(|file| file.handle == ticket.handle && file.is_open(ticket.block))
+            .any(|file| file.key == ticket.handle && file.is_open(ticket.block))
     }
 
     /// No more reads; wait for [`Tailer::is_settled`], then take [`Tailer::rows`] and drop it.
@@ -432,7 +514,7 @@ impl Tailer {
             && let Some(file) = self
                 .chain
                 .iter_mut()
-                .find(|file| file.handle == block.ticket.handle)
+                .find(|file| file.key == block.ticket.handle)
         {
             file.withdraw_last();
         }
@@ -455,19 +537,23 @@ impl Tailer {
             Phase::Resuming {
                 first_start: true, ..
             } => return None,
-            Phase::Resuming { .. } => {
-                rows.extend(self.jobs.iter().filter_map(Job::row).cloned());
-            }
-            Phase::Running => {}
+            Phase::Resuming { .. } | Phase::Running => {}
         }
-        for (at, file) in self.chain.iter().enumerate() {
+        rows.extend(self.unreadable.iter().cloned());
+        let waiting = self.jobs.iter().filter_map(|job| job.wanted);
+        let unread = self.unread.iter().copied().chain(waiting);
+        rows.extend(unread.map(resume::unread_row));
+        let before = rows.len();
+        rows.extend(self.jobs.iter().filter_map(Job::row).cloned());
+        let readable = self.chain.iter().filter(|file| !file.is_gone());
+        for (at, file) in readable.enumerate() {
             let state = if file.draining {
                 RowState::Draining
             } else {
                 RowState::Current
             };
             // Files being opened come after the ones that are open already.
-            rows.insert(self.done.len() + at, file.row(state));
+            rows.insert(before + at, file.row(state));
         }
         Some(rows)
     }
@@ -508,8 +594,9 @@ impl Tailer {
         for file in &mut self.chain {
             if let Some((offset, max_bytes)) = file.next_read(self.now_ms, &self.options) {
                 self.asked_bytes = max_bytes;
+                let Some(handle) = file.fd else { continue };
                 return Some(Step::Read {
-                    handle: file.handle,
+                    handle,
                     offset,
                     max_bytes,
                 });
@@ -519,6 +606,27 @@ impl Tailer {
             }
         }
         None
+    }
+
+    /// What was read of the file is not in it any more. The old content waits for its copy to be
+    /// found and for its acknowledgements; the new one is read from 0.
+    fn content_replaced(&mut self, at: usize) {
+        let key = self.new_handle();
+        let new = self.chain[at].part(key, self.now_ms, &self.options);
+        self.notes.push(Note::Truncated {
+            file: new.id,
+            reason: "the content before the offset is another one".into(),
+        });
+        if planted::is(Bug::CopyIgnored) {
+            self.chain[at].give_up_content(&mut self.notes);
+        }
+        self.chain.insert(at + 1, new);
+    }
+
+    fn new_handle(&mut self) -> Handle {
+        let handle = Handle(self.next_handle);
+        self.next_handle += 1;
+        handle
     }
 
     /// Closes files that are read, acknowledged and quiet. Only from the front: a later file may
@@ -533,8 +641,11 @@ impl Tailer {
                 file: row.id,
                 offset: row.acked_offset,
             });
-            self.remember_done(row);
-            self.closing.push_back(file.handle);
+            // An empty file has nothing to be known by.
+            if file.is_in_file() && !file.is_unread() {
+                self.remember_done(row);
+            }
+            self.closing.extend(file.fd);
             self.revision += 1;
         }
     }

@@ -31,6 +31,8 @@ pub(super) enum Aim {
     /// Where the row says, if the content proves to be the row's. If no place proves right, the
     /// file is gone.
     Row(FileRow),
+    /// The copy of a truncated file, for the content of this key.
+    Copy(Handle, FileRow),
     /// Where the row says, if the content is the row's; at 0 if not.
     RowOrBeginning(FileRow),
     Beginning,
@@ -43,6 +45,10 @@ pub(super) enum Aim {
 pub(super) struct Job {
     pub(super) aim: Aim,
     pub(super) places: VecDeque<Place>,
+    /// The file itself, when it is the file and not a content that is looked for.
+    pub(super) wanted: Option<FileId>,
+    /// The open file that was rotated after this one. None: all open ones were before it.
+    pub(super) before: Option<FileId>,
 }
 
 impl Job {
@@ -50,6 +56,8 @@ impl Job {
         Self {
             aim,
             places: VecDeque::from([Place { target, id }]),
+            wanted: Some(id),
+            before: None,
         }
     }
 
@@ -78,7 +86,7 @@ enum Stage {
 pub(super) struct Opening {
     pub(super) handle: Handle,
     pub(super) place: Place,
-    aim: Aim,
+    pub(super) aim: Aim,
     stage: Stage,
     stat: Option<FileStat>,
 }
@@ -111,7 +119,7 @@ impl Opening {
         match (self.stage, &self.aim) {
             (Stage::Opening, _) => None,
             (Stage::Head | Stage::AlignHead, _) => Some((0, HEAD_BYTES)),
-            (Stage::Marker, Aim::Row(row) | Aim::RowOrBeginning(row)) => {
+            (Stage::Marker, Aim::Row(row) | Aim::Copy(_, row) | Aim::RowOrBeginning(row)) => {
                 Some((known(row).read_start(), MARKER_BYTES))
             }
             (Stage::Align { .. }, _) => {
@@ -128,7 +136,7 @@ impl Opening {
             Aim::Beginning => Outcome::Take(stat, Known::default()),
             Aim::End if stat.size == 0 => Outcome::Take(stat, Known::default()),
             Aim::End => self.go_on(Stage::AlignHead),
-            Aim::Row(_) | Aim::RowOrBeginning(_) => self.go_on(Stage::Head),
+            Aim::Row(_) | Aim::Copy(..) | Aim::RowOrBeginning(_) => self.go_on(Stage::Head),
         }
     }
 
@@ -153,7 +161,7 @@ impl Opening {
                     },
                 )
             }
-            (stage, Aim::Row(row) | Aim::RowOrBeginning(row)) => {
+            (stage, Aim::Row(row) | Aim::Copy(_, row) | Aim::RowOrBeginning(row)) => {
                 let known = known(row);
                 match known.judge(start, bytes) {
                     Verdict::Same if stage == Stage::Head && known.read_start() > 0 => {
@@ -191,11 +199,11 @@ fn known(row: &FileRow) -> Known {
 /// The places where the file of `row` may be after a restart: first where its identity is seen.
 ///
 /// Other identities are tried in two cases only, because two different files may begin alike: the
-/// device number is another one (disks are renumbered at boot), or the identity is still at the
-/// path (after a copytruncate the old content lives on in a rotated copy).
+/// device number is another one (disks are renumbered at boot), or the file was truncated, so that
+/// its old content may live on in a copy that nobody knows yet.
 pub(super) fn places_of(
     row: &FileRow,
-    others: &[FileRow],
+    is_known: impl Fn(&FileStat) -> bool,
     base: &str,
     path: Option<&FileStat>,
     siblings: &[Sibling],
@@ -207,31 +215,45 @@ pub(super) fn places_of(
         .map(|sibling| (Target::Sibling(sibling.name.clone()), &sibling.stat));
     let anywhere = siblings
         .iter()
-        .filter(|sibling| sibling.stat.id == row.id)
+        .filter(|sibling| sibling.stat.id == row.id && !rotation::is_compressed(&sibling.name))
         .map(|sibling| (Target::Sibling(sibling.name.clone()), &sibling.stat));
     let seen: Vec<_> = at_path.into_iter().chain(rotated).chain(anywhere).collect();
     let by_identity = seen.iter().filter(|(_, stat)| stat.id == row.id);
-    let truncated_at_path = path.is_some_and(|stat| stat.id == row.id);
-    let by_content = seen.iter().filter(|(target, stat)| {
+    let is_there = seen.iter().any(|(_, stat)| stat.id == row.id);
+    // Oldest first: of two copies that begin alike the first one is the one of what was read.
+    let by_content = seen.iter().rev().filter(|(target, stat)| {
         let renumbered = stat.id.dev != row.id.dev;
-        let copied =
-            truncated_at_path && *target != Target::Path && row.acked_offset >= HEAD_BYTES as u64;
-        (renumbered || copied)
-            && row.acked_offset > 0
-            && stat.id != row.id
-            && stat.size >= row.acked_offset
-            && !others.iter().any(|other| other.id == stat.id)
+        let copied = is_there && *target != Target::Path;
+        (renumbered || copied) && may_hold(row, stat) && stat.id != row.id && !is_known(stat)
     });
     let mut places = VecDeque::new();
     for (target, stat) in by_identity.chain(by_content) {
-        let place = Place {
-            target: target.clone(),
-            id: stat.id,
-        };
-        let is_new = places.iter().all(|known: &Place| known.id != place.id);
-        if is_new && places.len() < MAX_PLACES {
-            places.push_back(place);
+        add_place(&mut places, target.clone(), stat.id);
+    }
+    places
+}
+
+/// The places where the content of a file that was truncated just now may be copied to. Only files
+/// that nobody knows, oldest first.
+pub(super) fn copies_of(row: &FileRow, strangers: &[Sibling]) -> VecDeque<Place> {
+    let mut places = VecDeque::new();
+    for sibling in strangers {
+        if may_hold(row, &sibling.stat) && !rotation::is_compressed(&sibling.name) {
+            let target = Target::Sibling(sibling.name.clone());
+            add_place(&mut places, target, sibling.stat.id);
         }
     }
     places
+}
+
+/// Whether a file is large enough to hold the content, of which something is known.
+fn may_hold(row: &FileRow, stat: &FileStat) -> bool {
+    row.head.len > 0 && stat.size >= row.acked_offset.max(u64::from(row.head.len))
+}
+
+fn add_place(places: &mut VecDeque<Place>, target: Target, id: FileId) {
+    let is_new = places.iter().all(|known: &Place| known.id != id);
+    if is_new && places.len() < MAX_PLACES {
+        places.push_back(Place { target, id });
+    }
 }

@@ -8,7 +8,7 @@ use super::step::{Blocked, Handle, Note, PathSeen, Step, Target};
 use super::{FileTail, MAX_DONE_ROWS, Phase, Tailer};
 use crate::checkpoint::{FileRow, RowState};
 use crate::config::StartAt;
-use crate::identity::{FileStat, Known, Print};
+use crate::identity::{FileId, FileStat, Known, Print};
 use crate::planted::{self, Bug};
 use crate::rotation::{self, Acquaintance, Sibling};
 
@@ -30,16 +30,25 @@ impl Tailer {
             _ => None,
         };
         self.present = path.is_some();
+        self.sees_nothing = path.is_none() && siblings.is_empty();
         let (done, open): (Vec<_>, Vec<_>) = rows
             .unwrap_or_default()
             .into_iter()
             .partition(|row| row.state == RowState::Done);
+        // Nothing is known of a file that was not read but its inode, which may be another file's
+        // by now: it is read with those that were missed, in their order.
+        let (unread, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|row| row.head.len == 0);
+        self.unread = unread.into_iter().map(|row| row.id).collect();
         self.done = done.into();
         for row in &open {
-            let places = opening::places_of(row, &open, &self.base_name, path.as_ref(), &siblings);
+            let is_known = |stat: &FileStat| self.is_known(stat);
+            let places =
+                opening::places_of(row, is_known, &self.base_name, path.as_ref(), &siblings);
             self.jobs.push_back(Job {
                 aim: Aim::Row(row.clone()),
                 places,
+                wanted: None,
+                before: None,
             });
         }
         if first_start {
@@ -74,7 +83,10 @@ impl Tailer {
         else {
             return;
         };
-        let unclaimed = path.filter(|stat| self.chain.iter().all(|file| file.id != stat.id));
+        self.at_path = path;
+        let unclaimed = path.filter(|stat| {
+            self.chain.iter().all(|file| !file.is_in(stat.id)) && !self.is_unreadable(stat.id)
+        });
         let aim = match self.start_at {
             StartAt::End if first_start => Aim::End,
             _ => Aim::Beginning,
@@ -83,59 +95,144 @@ impl Tailer {
             self.open_path(unclaimed, aim);
         } else {
             self.open_arrived(&siblings, unclaimed, aim);
+            self.forget_vanished(&siblings);
         }
         self.next_sweep_ms = self.now_ms + self.options.sweep_ms;
     }
 
     /// Opens what was rotated away before anybody looked, then the file at the path.
     pub(super) fn open_arrived(&mut self, siblings: &[Sibling], path: Option<FileStat>, aim: Aim) {
-        let acquaintance = |stat: &FileStat| {
-            if path.is_some_and(|path| path.id == stat.id) {
-                // A second name of the file at the path: read there, after all the others.
-                Acquaintance::Read(usize::MAX - 1)
-            } else {
-                self.acquaintance(stat)
-            }
+        // While a file that is known by its content keeps the path, nothing else can have had it:
+        // what is new beside it is a copy of it, perhaps still being made.
+        let current = self.chain.back().filter(|file| !file.draining);
+        // The same holds while that file cannot be opened.
+        let is_kept = current.is_some_and(|file| !file.is_unread())
+            || self.at_path.is_some_and(|stat| self.is_unreadable(stat.id));
+        let keeps_path = path.is_none() && is_kept;
+        let missed = if keeps_path {
+            Vec::new()
+        } else {
+            self.strangers(siblings, path)
         };
-        let missed: Vec<Sibling> =
-            rotation::missed(&self.base_name, siblings, MAX_DONE_ROWS, acquaintance)
-                .into_iter()
-                .cloned()
-                .collect();
         let missed = if planted::is(Bug::MissedRotationsIgnored) {
             Vec::new()
         } else {
             missed
         };
+        // As many compressed files as known ones are not there any more: those they were.
+        let is_there = |row: &&FileRow| siblings.iter().any(|s| s.stat.id == row.id);
+        let vanished = self.done.iter().filter(|row| !is_there(row)).count();
+        let gone = |file: &&super::FileTail| !siblings.iter().any(|s| file.is_in(s.stat.id));
+        let mut compressed_known = vanished + self.chain.iter().filter(gone).count();
+        let later: Vec<FileId> = missed.iter().map(|sibling| sibling.stat.id).collect();
         for sibling in missed {
             if rotation::is_compressed(&sibling.name) {
-                self.notes.push(Note::Lost {
-                    file: sibling.stat.id,
-                    from_offset: 0,
-                    to_offset: sibling.stat.size,
-                    reason: format!(
-                        "{} was rotated and compressed before it was read (compressed size)",
-                        sibling.name
-                    ),
-                });
-                self.remember_done(FileRow {
-                    id: sibling.stat.id,
-                    head: Print::default(),
-                    marker: Print::default(),
-                    acked_offset: sibling.stat.size,
-                    seen_bytes: sibling.stat.size,
-                    state: RowState::Done,
-                });
+                self.pass_compressed(&sibling, compressed_known > 0);
+                compressed_known = compressed_known.saturating_sub(1);
                 continue;
             }
+            if self.is_unreadable(sibling.stat.id) {
+                continue;
+            }
+            let id = sibling.stat.id;
             let aim = self.aim_of(&sibling.stat, Aim::Beginning);
-            self.jobs.push_back(Job::new(
-                aim,
-                Target::Sibling(sibling.name),
-                sibling.stat.id,
-            ));
+            let mut job = Job::new(aim, Target::Sibling(sibling.name), id);
+            job.before = later
+                .iter()
+                .skip_while(|other| **other != id)
+                .find(|other| self.chain.iter().any(|file| file.is_in(**other)))
+                .copied();
+            self.jobs.push_back(job);
         }
         self.open_path(path, aim);
+    }
+
+    /// Files rotated away before anybody looked, oldest first.
+    fn strangers(&self, siblings: &[Sibling], path: Option<FileStat>) -> Vec<Sibling> {
+        let acquaintance = |sibling: &Sibling| {
+            let id = sibling.stat.id;
+            if path.is_some_and(|path| path.id == id) {
+                // A second name of the file at the path: read there, after all the others.
+                return Acquaintance::Read(usize::MAX - 1);
+            }
+            match self.acquaintance(&sibling.stat) {
+                Acquaintance::Older if rotation::is_compressed(&sibling.name) => {
+                    Acquaintance::Known
+                }
+                known => known,
+            }
+        };
+        rotation::missed(&self.base_name, siblings, MAX_DONE_ROWS, acquaintance)
+            .into_iter()
+            .cloned()
+            .collect()
+    }
+
+    /// True once when the directory does not show the file at the path there: it was rotated since
+    /// the path was looked at, and that has to be known first.
+    pub(super) fn lost_its_path(&mut self, siblings: &[Sibling]) -> bool {
+        let expected = std::mem::take(&mut self.expects_rotation);
+        let current = self.chain.back().filter(|file| !file.draining);
+        let arrived = self.arrived.map(|stat| stat.id);
+        let Some(id) = arrived.or(current.map(|file| file.id)) else {
+            return false;
+        };
+        let has_path = siblings
+            .iter()
+            .any(|sibling| sibling.name == self.base_name && sibling.stat.id == id);
+        // Said again, it is a symlink's target or a second name.
+        self.expects_rotation = !expected && !has_path;
+        self.expects_rotation
+    }
+
+    /// Looks for the copies of contents that their files do not have any more.
+    pub(super) fn seek_copies(&mut self, siblings: &[Sibling]) {
+        let strangers = self.strangers(siblings, None);
+        for file in &self.chain {
+            if let Some(row) = file.sought() {
+                let places = opening::copies_of(&row, &strangers);
+                let aim = Aim::Copy(file.key, row);
+                self.jobs.push_back(Job {
+                    aim,
+                    places,
+                    wanted: None,
+                    before: None,
+                });
+            }
+        }
+    }
+
+    /// Nothing can be read of a compressed file.
+    fn pass_compressed(&mut self, sibling: &Sibling, is_known: bool) {
+        if !is_known {
+            self.notes.push(Note::Lost {
+                file: sibling.stat.id,
+                from_offset: 0,
+                to_offset: sibling.stat.size,
+                reason: format!(
+                    "{} was rotated and compressed before it was read (compressed size)",
+                    sibling.name
+                ),
+            });
+        }
+        self.remember_done(FileRow {
+            id: sibling.stat.id,
+            head: Print::default(),
+            marker: Print::default(),
+            acked_offset: sibling.stat.size,
+            seen_bytes: sibling.stat.size,
+            state: RowState::Done,
+        });
+    }
+
+    /// What is not there any more is forgotten, because its inode is free for another file. An
+    /// empty directory says nothing: its disk may be mounted later.
+    pub(super) fn forget_vanished(&mut self, siblings: &[Sibling]) {
+        if !siblings.is_empty() {
+            let is_there = |id| siblings.iter().any(|sibling| sibling.stat.id == id);
+            self.done.retain(|row| is_there(row.id));
+            self.unread.retain(|id| is_there(*id));
+        }
     }
 
     fn open_path(&mut self, path: Option<FileStat>, aim: Aim) {
@@ -154,10 +251,25 @@ impl Tailer {
         finished.map_or(otherwise, |row| Aim::RowOrBeginning(row.clone()))
     }
 
-    /// What is known of a rotated file. One that has grown since it was finished is a stranger.
+    fn is_known(&self, stat: &FileStat) -> bool {
+        !matches!(
+            self.acquaintance(stat),
+            Acquaintance::Stranger | Acquaintance::Unread
+        )
+    }
+
+    /// What is known of a rotated file. One that is not as it was when it was finished is a stranger.
     fn acquaintance(&self, stat: &FileStat) -> Acquaintance {
-        if let Some(at) = self.chain.iter().position(|file| file.id == stat.id) {
-            return Acquaintance::Read(self.done.len() + at);
+        if let Some(at) = self.chain.iter().position(|file| file.is_in(stat.id)) {
+            // Of an empty file nobody knows what it was before; being opened twice is prevented.
+            return if self.chain[at].is_unread() {
+                Acquaintance::Unread
+            } else {
+                Acquaintance::Read(self.done.len() + at)
+            };
+        }
+        if self.unread.contains(&stat.id) {
+            return Acquaintance::Unread;
         }
         let Some(at) = self.done.iter().position(|row| row.id == stat.id) else {
             return Acquaintance::Stranger;
@@ -165,7 +277,7 @@ impl Tailer {
         let row = &self.done[at];
         let was_read = row.head.len > 0;
         match was_read {
-            true if row.acked_offset >= stat.size => Acquaintance::Read(at),
+            true if row.acked_offset == stat.size => Acquaintance::Read(at),
             false if row.seen_bytes <= stat.size => Acquaintance::Older,
             _ => Acquaintance::Stranger,
         }
@@ -191,28 +303,43 @@ impl Tailer {
             // A file that another row proved to be its own is not tried again.
             let place = job.places.pop_front();
             let Some(place) = place else {
+                let is_row = matches!(job.aim, Aim::Row(_));
+                let is_resuming = matches!(self.phase, Phase::Resuming { .. });
+                if is_row && is_resuming && !std::mem::replace(&mut self.relooked, true) {
+                    // It may have been copied and truncated since the directory was looked at.
+                    self.look_again();
+                    self.next_sweep_ms = self.now_ms;
+                    return Some(self.next(self.now_ms));
+                }
                 let job = self.jobs.pop_front();
                 self.file_is_gone(job);
                 continue;
             };
-            if self.chain.iter().any(|file| file.id == place.id) {
+            if self.chain.iter().any(|file| file.is_in(place.id)) {
                 continue;
             }
-            let handle = Handle(self.next_handle);
-            self.next_handle += 1;
-            let target = place.target.clone();
-            self.opening = Some(Opening::new(handle, place, job.aim.clone()));
+            let (target, aim) = (place.target.clone(), job.aim.clone());
+            let handle = self.new_handle();
+            self.opening = Some(Opening::new(handle, place, aim));
             return Some(Step::Open { handle, target });
         }
     }
 
     fn file_is_gone(&mut self, job: Option<Job>) {
-        let Some(Job {
-            aim: Aim::Row(row), ..
-        }) = job
-        else {
-            return;
+        let row = match job.map(|job| job.aim) {
+            Some(Aim::Row(row)) => row,
+            Some(Aim::Copy(key, _)) => {
+                if let Some(file) = self.chain.iter_mut().find(|file| file.key == key) {
+                    file.give_up_content(&mut self.notes);
+                    self.revision += 1;
+                }
+                return;
+            }
+            _ => return,
         };
+        if self.chain.iter().any(|file| file.is_in(row.id)) {
+            return;
+        }
         if row.seen_bytes > row.acked_offset {
             self.notes.push(Note::Lost {
                 file: row.id,
@@ -221,24 +348,54 @@ impl Tailer {
                 reason: "the file was gone or rewritten when the agent came back".into(),
             });
         }
-        // It may come back, with a disk that is mounted late for instance.
-        self.remember_done(row);
+        // It may come back, with a disk that is mounted late; but where others are, its inode may be
+        // another file's by now.
+        if self.sees_nothing {
+            self.remember_done(row);
+        }
         self.revision += 1;
     }
 
     pub(super) fn judge_opening(&mut self, opening: Opening, outcome: Outcome) {
         match outcome {
             Outcome::More => self.opening = Some(opening),
-            Outcome::NotThis => self.closing.push_back(opening.handle),
+            Outcome::NotThis => {
+                self.closing.push_back(opening.handle);
+                let is_replaced =
+                    matches!(&opening.aim, Aim::Row(row) if row.id == opening.place.id);
+                if is_replaced && opening.place.target != Target::Path {
+                    // Another content, which nobody has read, wherever its name puts it.
+                    self.unread.push(opening.place.id);
+                    self.look_around |= matches!(self.phase, Phase::Running);
+                }
+            }
             Outcome::Take(stat, known) => {
-                self.jobs.pop_front();
+                let before = self.jobs.pop_front().and_then(|job| job.before);
+                if let Aim::Copy(key, _) = opening.aim {
+                    let now_ms = self.now_ms;
+                    if let Some(file) = self.chain.iter_mut().find(|file| file.key == key) {
+                        file.adopt(opening.handle, stat, now_ms);
+                        self.revision += 1;
+                    } else {
+                        self.closing.push_back(opening.handle);
+                    }
+                    return;
+                }
                 self.done.retain(|row| row.id != stat.id);
-                self.take_file(&opening.place, opening.handle, stat, known);
+                self.take_file(&opening.place, opening.handle, stat, known, before);
             }
         }
     }
 
-    fn take_file(&mut self, place: &Place, handle: Handle, stat: FileStat, known: Known) {
+    fn take_file(
+        &mut self,
+        place: &Place,
+        handle: Handle,
+        stat: FileStat,
+        known: Known,
+        before: Option<FileId>,
+    ) {
+        self.unread.retain(|id| *id != stat.id);
         let mut file = FileTail::new(handle, stat, known, self.now_ms);
         self.notes.push(Note::Opened {
             file: file.id,
@@ -252,39 +409,106 @@ impl Tailer {
         }
         file.start_draining(self.now_ms);
         let at_path = usize::from(self.chain.back().is_some_and(|file| !file.draining));
-        self.chain.insert(self.chain.len() - at_path, file);
+        let at = before.and_then(|id| self.chain.iter().position(|file| file.is_in(id)));
+        self.chain
+            .insert(at.unwrap_or(self.chain.len() - at_path), file);
     }
 
     /// The directory changed between looking and opening.
     pub(super) fn look_again(&mut self) {
         if let Phase::Resuming { .. } = self.phase {
             let rows = self.rows();
+            self.unreadable.clear();
             self.closing
-                .extend(self.chain.drain(..).map(|file| file.handle));
+                .extend(self.chain.drain(..).filter_map(|file| file.fd));
             self.done.clear();
             self.phase = Phase::Starting { rows, path: None };
         }
-        self.jobs.clear();
+        let is_running = matches!(self.phase, Phase::Running);
+        for job in self.jobs.drain(..).filter(|_| is_running) {
+            self.unreadable.extend(job.row().cloned());
+            self.unread.extend(job.wanted);
+        }
+        self.look_around_at_sweep = true;
         self.next_sweep_ms = self.now_ms + self.options.sweep_ms / 10;
     }
 
-    /// The file may not be opened. The one at the path is tried again with every sweep; a
-    /// rotated one must not hold the others back.
+    /// The file may not be opened. It is tried again, also after it was rotated away; meanwhile it
+    /// holds no other file back.
     pub(super) fn refused(&mut self, opening: &Opening, why: &str) {
         let Some(job) = self.jobs.pop_front() else {
             return;
         };
-        let row = job.row().cloned();
+        let row = match job.aim {
+            Aim::Row(row) | Aim::RowOrBeginning(row) => row,
+            Aim::Copy(key, _) => {
+                if let Some(file) = self.chain.iter_mut().find(|file| file.key == key) {
+                    file.give_up_content(&mut self.notes);
+                }
+                return;
+            }
+            Aim::Beginning | Aim::End => unread_row(opening.place.id),
+        };
         if let Target::Sibling(name) = &opening.place.target {
-            self.notes.push(Note::Lost {
+            self.notes.push(Note::Unreadable {
                 file: opening.place.id,
-                from_offset: row.as_ref().map_or(0, |row| row.acked_offset),
-                to_offset: row.as_ref().map_or(0, |row| row.seen_bytes),
-                reason: format!("{name} was rotated away and cannot be opened: {why}"),
+                reason: format!("{name}: {why}"),
             });
         }
-        if let Some(row) = row {
-            self.remember_done(row);
+        self.unreadable.push(row);
+        self.unreadable_due_ms = self.now_ms + self.options.unreadable_retry_ms;
+        self.revision += 1;
+        if self.unreadable.len() > MAX_DONE_ROWS {
+            let row = self.unreadable.remove(0);
+            self.notes.push(Note::Lost {
+                file: row.id,
+                from_offset: row.acked_offset,
+                to_offset: row.seen_bytes,
+                reason: format!("too many files cannot be opened: {why}"),
+            });
         }
+    }
+
+    pub(super) fn is_unreadable(&self, id: FileId) -> bool {
+        self.unreadable.iter().any(|row| row.id == id)
+            || self
+                .jobs
+                .iter()
+                .any(|job| job.row().is_some_and(|row| row.id == id))
+    }
+
+    pub(super) fn unreadable_is_due(&self) -> bool {
+        !self.unreadable.is_empty() && self.now_ms >= self.unreadable_due_ms
+    }
+
+    /// Looks for what could not be opened: when it is time, and before a newer file is opened.
+    pub(super) fn try_unreadable(&mut self, siblings: &[Sibling]) {
+        if !self.unreadable_is_due() && self.arrived.is_none() {
+            return;
+        }
+        let rows = std::mem::take(&mut self.unreadable);
+        for row in &rows {
+            let is_known = |stat: &FileStat| self.is_known(stat);
+            let path = self.at_path.as_ref();
+            let places = opening::places_of(row, is_known, &self.base_name, path, siblings);
+            self.jobs.push_back(Job {
+                aim: Aim::Row(row.clone()),
+                places,
+                wanted: None,
+                before: None,
+            });
+        }
+    }
+}
+
+/// The row of a file of which nothing was read.
+pub(super) fn unread_row(id: FileId) -> FileRow {
+    FileRow {
+        id,
+        head: Print::default(),
+        marker: Print::default(),
+        acked_offset: 0,
+        seen_bytes: 0,
+        state: RowState::Draining,
     }
 }

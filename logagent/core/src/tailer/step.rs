@@ -96,6 +96,8 @@ pub struct TailerOptions {
     /// Pause before a failed block is read and sent again; doubles up to `max_retry_ms`.
     pub retry_ms: u64,
     pub max_retry_ms: u64,
+    /// Pause before a file that could not be opened is tried again.
+    pub unreadable_retry_ms: u64,
 }
 
 impl Default for TailerOptions {
@@ -110,6 +112,7 @@ impl Default for TailerOptions {
             sweep_ms: 1_000,
             retry_ms: 500,
             max_retry_ms: 30_000,
+            unreadable_retry_ms: 1_000,
         }
     }
 }
@@ -124,6 +127,8 @@ pub enum Note {
         to_offset: u64,
         reason: String,
     },
+    /// A rotated file cannot be opened; it is tried again.
+    Unreadable { file: FileId, reason: String },
     /// Reading starts or goes on at `offset`.
     Opened { file: FileId, offset: u64 },
     /// The file no longer has the entry's path; it is read to its end.
