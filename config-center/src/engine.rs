@@ -103,7 +103,14 @@ impl Engine {
                 Change::LeaseDelete { id } => {
                     clock.get_or_insert_with(|| self.leases.lock()).revoked(*id)
                 }
-                Change::Revision(_) | Change::CompactTo { .. } | Change::MemberPut(_) => {}
+                Change::LeaseRemaining { id, remaining_s } => clock
+                    .get_or_insert_with(|| self.leases.lock())
+                    .checkpointed(*id, *remaining_s),
+                Change::Revision(_)
+                | Change::CompactTo { .. }
+                | Change::MemberPut(_)
+                | Change::AlarmRaised(_)
+                | Change::AlarmTakenBack(_) => {}
             }
         }
     }
@@ -118,8 +125,9 @@ impl Engine {
     pub fn replace(&self, state: State) {
         let now_ms = self.now_ms();
         let mut clock = LeaseClock::default();
-        for (id, ttl_s) in state.leases() {
+        for (id, ttl_s, remaining_s) in state.leases_remaining() {
             clock.granted(id, ttl_s, now_ms);
+            clock.checkpointed(id, remaining_s);
         }
         {
             let mut current = self.state.write();
@@ -192,6 +200,16 @@ impl Engine {
     /// When [`Engine::leases_expired`] can next have something to say, on [`Engine::now_ms`].
     pub fn leases_due_ms(&self) -> Option<u64> {
         self.leases.lock().next_due_ms()
+    }
+
+    /// Up to `limit` leases whose remaining seconds should be written down by the leader now.
+    pub fn take_lease_checkpoints(&self, limit: usize) -> Vec<(i64, i64)> {
+        self.leases.lock().take_checkpoints(self.now_ms(), limit)
+    }
+
+    /// Whether a renewal must first take back what was written down.
+    pub fn lease_is_checkpointed(&self, id: i64) -> bool {
+        self.leases.lock().is_checkpointed(id)
     }
 
     /// This member became the leader: every lease gets its full TTL from now.

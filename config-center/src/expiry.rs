@@ -26,6 +26,7 @@ pub async fn run(node: Arc<Node>, metrics: Arc<Metrics>, stopping: CancellationT
         metrics.observe_leader(node.status().leader_id);
         // A new leader first gives every lease its full TTL.
         let pause = if node.take_over_leases() {
+            checkpoint(&node).await;
             round(&node).await
         } else {
             LONGEST_SLEEP
@@ -34,6 +35,13 @@ pub async fn run(node: Arc<Node>, metrics: Arc<Metrics>, stopping: CancellationT
             () = tokio::time::sleep(pause) => {}
             () = stopping.cancelled() => return,
         }
+    }
+}
+
+async fn checkpoint(node: &Node) {
+    if let Err(error) = node.checkpoint_leases().await {
+        // What is left of them is written down again at their next turn.
+        tracing::warn!(%error, "the remaining time of leases could not be written down");
     }
 }
 

@@ -1,14 +1,16 @@
 //! The command line: etcd's flag names and `ETCD_*` variables, turned into [`Settings`].
 //!
-//! Knows which settings exist and which of them this version honours. Opens nothing and starts
-//! nothing. A flag that would be unsafe to ignore is refused here, before anything is touched.
+//! Knows which settings exist and which of them this version honours. Opens nothing but the file
+//! that `--config-file` names, and starts nothing. A flag that would be unsafe to ignore is refused here, before anything is touched.
 
 mod command_line;
+mod config_file;
 mod definitions;
 mod settings;
 
 pub use settings::{ListenUrl, LogFormat, LogLevel, Settings};
 
+use command_line::Given;
 use definitions::{DEFINITIONS, Treatment};
 
 /// The version of etcd whose API is served, as `--version`, `/version` and Maintenance.Status give
@@ -48,6 +50,8 @@ pub enum UsageError {
         value: String,
         fault: String,
     },
+    #[error("{path} cannot be used as --config-file: {fault}")]
+    ConfigFile { path: String, fault: String },
     #[error("{spelled} is not supported yet: {note}")]
     NotSupported { spelled: String, note: &'static str },
 }
@@ -77,7 +81,26 @@ pub fn parse(
     if given.switch("version") {
         return Ok(Invocation::Version);
     }
+    let given = match given.text("config-file") {
+        None | Some("") => given,
+        Some(path) => from_file(path, &given)?,
+    };
     Settings::judge(given).map(|settings| Invocation::Serve(Box::new(settings)))
+}
+
+/// The settings of the file; what was given beside it does not count.
+fn from_file(path: &str, beside: &Given) -> Result<Given, UsageError> {
+    let content = std::fs::read_to_string(path).map_err(|error| UsageError::ConfigFile {
+        path: path.to_owned(),
+        fault: error.to_string(),
+    })?;
+    let mut given = config_file::read(path, &content)?;
+    if beside.count() > 1 {
+        given.warnings.push(format!(
+            "settings come from {path}: flags and variables beside it are ignored"
+        ));
+    }
+    Ok(given)
 }
 
 /// What `--version` prints: etcd's line first, because tools parse it.
@@ -95,7 +118,8 @@ pub fn help_text() -> String {
     let mut text = String::from(
         "config-center: a replicated store that speaks the etcd API.\n\n\
          Usage: config-center [flags]\n\
-         Flags have etcd's names; each is also read from ETCD_<NAME>, and the flag wins.\n\n",
+         Flags have etcd's names; each is also read from ETCD_<NAME>, and the flag wins.\n\
+         --config-file takes all of them from a YAML file instead.\n\n",
     );
     let mut idle = String::new();
     for definition in DEFINITIONS {

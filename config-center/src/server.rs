@@ -7,7 +7,9 @@
 
 mod authority;
 mod connection;
+mod frames;
 mod listen;
+mod ping_policy;
 mod shared_stream;
 
 use std::net::SocketAddr;
@@ -76,6 +78,7 @@ impl Server {
             max_request_bytes: settings.max_request_bytes,
             watch_progress_interval: settings.watch_progress_interval,
             election_ms: settings.election_ms,
+            quota_bytes: settings.quota_bytes,
         };
         let context = Arc::new(Context::new(
             Arc::clone(&node),
@@ -98,6 +101,7 @@ impl Server {
             max_concurrent_streams: settings.max_concurrent_streams,
             keepalive_interval: settings.keepalive_interval,
             keepalive_timeout: settings.keepalive_timeout,
+            keepalive_min_time: settings.keepalive_min_time,
         };
         // Nothing is ever sent: the channel only counts who still holds a sender.
         let (running, drained) = mpsc::channel(1);

@@ -8,6 +8,7 @@
 //! `fleet` is the other half: what operators want hosts to collect, and how a change travels. It
 //! builds on the store's operations and not on the store's state, so neither half names the other.
 
+mod alarm;
 pub mod auto_compaction;
 #[cfg(test)]
 mod contract_tests;
@@ -17,6 +18,7 @@ pub mod lease;
 mod model_check;
 pub mod mvcc;
 mod planted;
+pub mod quota;
 pub mod refusal;
 pub mod restore;
 pub mod state;
@@ -25,6 +27,7 @@ pub mod validation;
 pub mod watch;
 mod write;
 
+pub use alarm::Alarm;
 pub use lease::LeaseClock;
 pub use mvcc::{EventPage, KeyRange};
 pub use refusal::{Code, Refusal};

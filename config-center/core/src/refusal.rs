@@ -12,6 +12,7 @@ pub enum Code {
     OutOfRange = 11,
     Unimplemented = 12,
     Unavailable = 14,
+    DataLoss = 15,
 }
 
 /// Why a request was not carried out. Nothing was changed when one of these is returned.
@@ -45,6 +46,16 @@ pub enum Refusal {
     StreamSorted,
     #[error("RangeStream does not support revision filters")]
     StreamFiltered,
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
+    #[error("etcdserver: wrong downgrade target version format")]
+    DowngradeVersionFormat,
+    #[error("etcdserver: invalid downgrade target version")]
+    DowngradeTarget,
+    #[error("etcdserver: unknown method")]
+    UnknownMethod,
     /// A command that this version cannot carry out.
     #[error("etcdserver: not capable")]
     NotCapable,
@@ -61,7 +72,12 @@ impl Refusal {
             | Self::LeaseProvided
             | Self::TooManyOps
             | Self::DuplicateKey
-            | Self::InvalidSortOption => Code::InvalidArgument,
+            | Self::InvalidSortOption
+            | Self::DowngradeVersionFormat
+            | Self::DowngradeTarget => Code::InvalidArgument,
+            Self::UnknownMethod => Code::Unknown,
+            Self::NoSpace => Code::ResourceExhausted,
+            Self::Corrupt => Code::DataLoss,
             Self::LeaseNotFound => Code::NotFound,
             Self::LeaseExists | Self::NotCapable => Code::FailedPrecondition,
             Self::StreamSorted | Self::StreamFiltered => Code::Unimplemented,

@@ -2,6 +2,7 @@
 
 use schemas::etcdserverpb::Member;
 
+use crate::alarm::Alarm;
 use crate::state::{RevisionRow, State};
 
 /// Why stored rows are not a state. The member must not start on them.
@@ -55,6 +56,15 @@ impl Restorer {
 
     pub fn lease(&mut self, id: i64, ttl_s: i64) {
         self.state.leases.grant(id, ttl_s);
+    }
+
+    /// What the lease had left at its last checkpoint; after `lease` of the same id.
+    pub fn lease_remaining(&mut self, id: i64, remaining_s: i64) {
+        self.state.leases.set_remaining(id, remaining_s);
+    }
+
+    pub fn alarm(&mut self, alarm: Alarm) {
+        self.state.alarms.restore(alarm);
     }
 
     pub fn member(&mut self, member: Member) {

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use schemas::command::{Command, command::Op};
+use schemas::command::{Command, LeaseCheckpoint, command::Op};
 use schemas::etcdserverpb::{
-    CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseRevokeResponse, Member, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, TxnRequest, TxnResponse,
+    AlarmMember, AlarmRequest, AlarmResponse, CompactionResponse, DeleteRangeRequest,
+    DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeResponse, Member,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
 };
 use schemas::mvccpb::KeyValue;
 
+use crate::alarm::{Alarm, AlarmTable};
 use crate::lease::{LeaseTable, MAX_TTL_S};
-use crate::mvcc::{EventPage, KeyRange, Keyspace};
+use crate::mvcc::{DigestRows, EventPage, KeyRange, Keyspace};
 use crate::refusal::Refusal;
 use crate::restore::Restorer;
 use crate::txn;
@@ -26,6 +27,7 @@ pub struct State {
     /// What members published about themselves. Of one that was removed only the id is left, in
     /// the entry and in the map: it never comes back.
     pub(crate) members: BTreeMap<u64, Member>,
+    pub(crate) alarms: AlarmTable,
 }
 
 /// What a command answered. Headers are left out (`None`): the adapter knows cluster and term.
@@ -39,6 +41,8 @@ pub enum Reply {
     LeaseGrant(LeaseGrantResponse),
     LeaseRevoke(LeaseRevokeResponse),
     MemberPublish,
+    Alarm(AlarmResponse),
+    LeaseCheckpoint,
 }
 
 /// One row-level change for the database of state, in the order of application.
@@ -59,6 +63,13 @@ pub enum Change {
         id: i64,
     },
     MemberPut(Member),
+    AlarmRaised(Alarm),
+    AlarmTakenBack(Alarm),
+    /// What the leader's clock had left for a lease; 0: nothing is known beyond its grant.
+    LeaseRemaining {
+        id: i64,
+        remaining_s: i64,
+    },
 }
 
 /// One revision of one key as it is stored; `(main, sub)` is its identity.
@@ -93,8 +104,13 @@ impl Applied {
     }
 }
 
-/// Commands of other versions must stop the member before `State::apply`.
-pub const COMMAND_VERSION: u32 = 1;
+/// What is written today. Version 2 knows alarms; a member that does not would apply what others
+/// refuse.
+pub const COMMAND_VERSION: u32 = 2;
+
+/// The oldest version that can be applied. Commands outside of this range must stop the member
+/// before `State::apply`.
+pub const OLDEST_COMMAND_VERSION: u32 = 1;
 
 impl State {
     /// Starts to build a state from stored rows.
@@ -109,13 +125,7 @@ impl State {
     /// revision, and compaction is itself a command, so it is the same on every member.
     pub fn apply(&mut self, command: &Command) -> Applied {
         let outcome = match &command.op {
-            Some(Op::Put(request)) => self.put(request),
-            Some(Op::DeleteRange(request)) => Ok(self.delete_range(request)),
-            Some(Op::Txn(request)) => self.txn(request),
-            Some(Op::Compaction(request)) => self.compact(request.revision),
-            Some(Op::LeaseGrant(request)) => self.lease_grant(request),
-            Some(Op::LeaseRevoke(request)) => self.lease_revoke(request.id),
-            Some(Op::MemberPublish(publish)) => Ok(self.publish_member(publish.member.as_ref())),
+            Some(op) => self.alarms.check(op).and_then(|()| self.carry_out(op)),
             None => Err(Refusal::NotCapable),
         };
         let (reply, changes) = match outcome {
@@ -126,6 +136,20 @@ impl State {
             reply,
             revision: self.revision(),
             changes,
+        }
+    }
+
+    fn carry_out(&mut self, op: &Op) -> Outcome {
+        match op {
+            Op::Put(request) => self.put(request),
+            Op::DeleteRange(request) => Ok(self.delete_range(request)),
+            Op::Txn(request) => self.txn(request),
+            Op::Compaction(request) => self.compact(request.revision),
+            Op::LeaseGrant(request) => self.lease_grant(request),
+            Op::LeaseRevoke(request) => self.lease_revoke(request.id),
+            Op::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(checkpoint)),
+            Op::MemberPublish(publish) => Ok(self.publish_member(publish.member.as_ref())),
+            Op::Alarm(request) => self.alarm(request),
         }
     }
 
@@ -195,6 +219,32 @@ impl State {
             Reply::LeaseRevoke(LeaseRevokeResponse { header: None }),
             changes,
         ))
+    }
+
+    /// A lease that is gone since the leader looked is skipped.
+    fn lease_checkpoint(&mut self, checkpoint: &LeaseCheckpoint) -> (Reply, Vec<Change>) {
+        let mut changes = Vec::new();
+        for one in &checkpoint.leases {
+            let (id, remaining_s) = (one.id, one.remaining_s.max(0));
+            if self.leases.set_remaining(id, remaining_s) {
+                changes.push(Change::LeaseRemaining { id, remaining_s });
+            }
+        }
+        (Reply::LeaseCheckpoint, changes)
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Outcome {
+        let outcome = self.alarms.apply(request)?;
+        let changes = match outcome.changed {
+            Some((alarm, true)) => vec![Change::AlarmRaised(alarm)],
+            Some((alarm, false)) => vec![Change::AlarmTakenBack(alarm)],
+            None => Vec::new(),
+        };
+        let response = AlarmResponse {
+            header: None,
+            alarms: outcome.answer,
+        };
+        Ok((Reply::Alarm(response), changes))
     }
 
     fn publish_member(&mut self, member: Option<&Member>) -> (Reply, Vec<Change>) {
@@ -290,6 +340,29 @@ impl State {
     #[must_use]
     pub fn lease(&self, id: i64) -> Option<(i64, Vec<Bytes>)> {
         self.leases.get(id)
+    }
+
+    /// Every lease, its granted TTL, and what was left of it at the last checkpoint (0: unknown).
+    #[must_use]
+    pub fn leases_remaining(&self) -> Vec<(i64, i64, i64)> {
+        self.leases.all_remaining().collect()
+    }
+
+    /// The active alarms, by kind and member.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.alarms.all().collect()
+    }
+
+    /// Those of one kind as they are answered; `AlarmType::None` means every kind.
+    #[must_use]
+    pub fn alarms_of(&self, kind: i32) -> Vec<AlarmMember> {
+        self.alarms.list(kind)
+    }
+
+    /// What a digest of the keys at this revision (0: the newest) covers.
+    pub fn digest_rows(&self, revision: i64) -> Result<DigestRows, Refusal> {
+        self.keys.digest_rows(revision)
     }
 
     /// Every lease with its granted TTL, by id.

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use config_center_core::{Refusal, Reply};
+use config_center_core::{Refusal, Reply, State, quota};
 use schemas::command::{Command, command::Op};
-use schemas::etcdserverpb::ResponseHeader;
+use schemas::etcdserverpb::alarm_request::AlarmAction;
+use schemas::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -30,6 +31,8 @@ pub struct Limits {
     pub max_request_bytes: usize,
     pub watch_progress_interval: Duration,
     pub election_ms: u64,
+    /// What the database may grow to; `None`: it is not limited.
+    pub quota_bytes: Option<i64>,
 }
 
 impl Limits {
@@ -96,8 +99,48 @@ impl Context {
         self.node.has_leader()
     }
 
+    /// Refuses what would take the database beyond its quota, and raises the alarm that makes every
+    /// member refuse it until an operator has made room and taken the alarm back.
+    async fn check_room(&self, op: &Op) -> Result<(), Fault> {
+        let Some(quota) = self.limits.quota_bytes else {
+            return Ok(());
+        };
+        let cost = quota::cost_bytes(op);
+        let room = u64::try_from(quota).unwrap_or(0);
+        if cost == 0 || self.node.quota_used_bytes().saturating_add(cost) < room {
+            return Ok(());
+        }
+        let alarm = AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.member_id,
+            alarm: AlarmType::Nospace as i32,
+        };
+        let is_raised = |state: &State| {
+            let alarms = state.alarms_of(alarm.alarm);
+            alarms
+                .iter()
+                .any(|active| active.member_id == self.member_id)
+        };
+        if !self.engine().read(is_raised) {
+            tracing::warn!(
+                quota,
+                "the database has reached its quota; raising an alarm"
+            );
+            let raised = self.node.propose(Command {
+                op: Some(Op::Alarm(alarm)),
+                ..Command::default()
+            });
+            if let Err(error) = raised.await {
+                // The next write that finds no room tries again.
+                tracing::warn!(%error, "the alarm about the quota could not be raised");
+            }
+        }
+        Err(Fault::Refused(Refusal::NoSpace))
+    }
+
     /// Replicates a command. The answer's header is already complete.
     pub(crate) async fn propose(&self, op: Op) -> Result<(Reply, ResponseHeader), Fault> {
+        self.check_room(&op).await?;
         // The version is the proposer's business.
         let proposed = self
             .node
@@ -151,6 +194,8 @@ pub(crate) enum Fault {
     AuthNotEnabled,
     #[error("etcdserver: {} is not implemented in this version of config-center", .0.method())]
     NotImplemented(Rpc),
+    #[error("etcdserver: there is no older version to downgrade to")]
+    NoDowngrade,
     /// The state machine answered another kind of reply than the command asks for: a bug.
     #[error("etcdserver: the command was answered by another kind of reply")]
     MismatchedReply,

@@ -7,10 +7,12 @@ use super::UsageError;
 use super::definitions::{DEFINITIONS, Definition, Kind, closest, find};
 
 /// Where a value came from; a flag wins over a variable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     Flag,
     Variable,
+    /// A key of the file, as it is written there.
+    File(String),
 }
 
 /// Everything that was given, before it is judged.
@@ -30,8 +32,18 @@ impl Given {
     pub(super) fn spelled(&self, name: &str) -> String {
         match self.values.get(name) {
             Some((_, Source::Variable)) => variable(name),
+            Some((_, Source::File(key))) => key.clone(),
             _ => format!("--{name}"),
         }
+    }
+
+    pub(super) fn set(&mut self, definition: &'static Definition, text: String, source: Source) {
+        self.values.insert(definition.name, (text, source));
+    }
+
+    /// How many settings were given.
+    pub(super) fn count(&self) -> usize {
+        self.values.len()
     }
 
     pub(super) fn switch(&self, name: &str) -> bool {
@@ -140,7 +152,7 @@ fn read_environment(
     Ok(())
 }
 
-fn check(definition: &Definition, value: &str, spelled: &str) -> Result<(), UsageError> {
+pub(super) fn check(definition: &Definition, value: &str, spelled: &str) -> Result<(), UsageError> {
     let fault = match definition.kind {
         Kind::Switch if parse_switch(value).is_none() => "it is not true or false",
         Kind::Number if value.parse::<u64>().is_err() => "it is not a whole number",

@@ -73,7 +73,7 @@ const TLS: &str = "TLS is not supported yet; serve plain http on a trusted netwo
 const PEER_TIMES: &str = "connections between members have deadlines of their own";
 const NO_DISCOVERY: &str = "discovery is not supported yet";
 const PROXY: &str = "the v2 proxy is not supported";
-const ALONE: &str = "members do not compare their data by themselves yet";
+const ALONE: &str = "members are compared with `etcdctl endpoint hashkv`, not by themselves";
 const BBOLT: &str = "it tunes a storage engine that config-center does not use";
 const NO_AUTH: &str = "users and roles are not supported yet";
 const LOGS: &str = "logs go to standard error";
@@ -104,9 +104,11 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("election-timeout", Number, "1000"),
     used("auto-compaction-mode", Text, "periodic"),
     used("auto-compaction-retention", Text, "0"),
+    used("quota-backend-bytes", Text, "0"),
     used("max-txn-ops", Number, "128"),
     used("max-request-bytes", Number, "1572864"),
     used("max-concurrent-streams", Number, "4294967295"),
+    used("grpc-keepalive-min-time", Duration, "5s"),
     used("grpc-keepalive-interval", Duration, "2h"),
     used("grpc-keepalive-timeout", Duration, "20s"),
     used("watch-progress-notify-interval", Duration, "10m"),
@@ -120,11 +122,11 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("host-whitelist", Text, "*"),
     used("log-level", Text, "info"),
     used("log-format", Text, "console"),
+    used("config-file", Text, ""),
     used("version", Switch, "false"),
     used("help", Switch, "false"),
     used("h", Switch, "false"),
     // Accepted, without effect in this version.
-    used("quota-backend-bytes", Text, "0"),
     idle(
         "enable-v2",
         Switch,
@@ -148,12 +150,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         Switch,
         "false",
         "there is no Go runtime to profile",
-    ),
-    idle(
-        "grpc-keepalive-min-time",
-        Duration,
-        "5s",
-        "frequent client pings are answered",
     ),
     idle(
         "initial-election-tick-advance",
@@ -250,15 +246,44 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "enable-lease-checkpoint",
         Switch,
         "false",
-        "leases are not checkpointed yet",
+        "what is left of a long lease is always written down",
     ),
     idle(
         "experimental-enable-lease-checkpoint",
         Switch,
         "false",
-        "leases are not checkpointed yet",
+        "what is left of a long lease is always written down",
     ),
-    idle("feature-gates", Text, "", "there are no feature gates"),
+    idle(
+        "experimental-enable-lease-checkpoint-persist",
+        Switch,
+        "false",
+        "what is left of a long lease is always written down",
+    ),
+    idle(
+        "experimental-stop-grpc-service-on-defrag",
+        Switch,
+        "false",
+        "reads go on while the database is defragmented",
+    ),
+    idle(
+        "experimental-txn-mode-write-with-shared-buffer",
+        Switch,
+        "true",
+        BBOLT,
+    ),
+    idle(
+        "experimental-wait-cluster-ready-timeout",
+        Duration,
+        "5s",
+        "the member serves as soon as it is ready",
+    ),
+    idle(
+        "feature-gates",
+        Text,
+        "",
+        "there are no feature gates; lease checkpoints are always on",
+    ),
     idle("v2-deprecation", Text, "", "the /v2 API is not served yet"),
     idle("raft-read-timeout", Duration, "5s", PEER_TIMES),
     idle("raft-write-timeout", Duration, "5s", PEER_TIMES),
@@ -294,6 +319,17 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "addresses are reused as the system does",
     ),
     idle("discovery-fallback", Text, "proxy", NO_DISCOVERY),
+    idle("discovery-dial-timeout", Duration, "2s", NO_DISCOVERY),
+    idle("discovery-request-timeout", Duration, "5s", NO_DISCOVERY),
+    idle("discovery-keepalive-time", Duration, "2s", NO_DISCOVERY),
+    idle("discovery-keepalive-timeout", Duration, "6s", NO_DISCOVERY),
+    idle("discovery-insecure-transport", Switch, "true", NO_DISCOVERY),
+    idle(
+        "discovery-insecure-skip-tls-verify",
+        Switch,
+        "false",
+        NO_DISCOVERY,
+    ),
     idle("proxy-failure-wait", Number, "5000", PROXY),
     idle("proxy-refresh-interval", Number, "30000", PROXY),
     idle("proxy-dial-timeout", Number, "1000", PROXY),
@@ -336,12 +372,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "gRPC and HTTP share --listen-client-urls",
     ),
     refused("auth-token", Text, "simple", NO_AUTH),
-    refused(
-        "config-file",
-        Text,
-        "",
-        "pass flags or ETCD_* variables instead",
-    ),
     refused("wal-dir", Text, "", "the log lies in --data-dir"),
     refused("discovery", Text, "", NO_DISCOVERY),
     refused("discovery-proxy", Text, "", NO_DISCOVERY),
@@ -349,6 +379,11 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     refused("discovery-srv-name", Text, "", NO_DISCOVERY),
     refused("discovery-token", Text, "", NO_DISCOVERY),
     refused("discovery-endpoints", Text, "", NO_DISCOVERY),
+    refused("discovery-cert", Text, "", NO_DISCOVERY),
+    refused("discovery-key", Text, "", NO_DISCOVERY),
+    refused("discovery-cacert", Text, "", NO_DISCOVERY),
+    refused("discovery-user", Text, "", NO_DISCOVERY),
+    refused("discovery-password", Text, "", NO_DISCOVERY),
     refused("proxy", Text, "off", PROXY),
     refused(
         "experimental-enable-v2v3",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config_center_core::auto_compaction::Retention;
+use config_center_core::quota::DEFAULT_QUOTA_BYTES;
 
 use super::UsageError;
 use super::command_line::{Given, duration_ms};
@@ -17,6 +18,9 @@ const MIN_PROGRESS_NOTIFY_MS: u64 = 100;
 const MAX_ELECTION_MS: u64 = 50_000;
 /// The largest `--max-request-bytes`; a message is held in memory several times on its way.
 const MAX_REQUEST_BYTES: u64 = 64 << 20;
+
+/// A larger quota is allowed, and warned of as in etcd.
+const ADVISED_QUOTA_BYTES: i64 = 8 << 30;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +69,13 @@ pub struct Settings {
     pub max_txn_ops: usize,
     pub max_request_bytes: usize,
     pub max_concurrent_streams: u32,
+    /// `--quota-backend-bytes`; `None`: no limit.
+    pub quota_bytes: Option<i64>,
     /// Zero turns the server's pings off.
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
+    /// Between two pings of a client.
+    pub keepalive_min_time: Duration,
     pub watch_progress_interval: Duration,
     /// `None`: history grows until somebody compacts it.
     pub auto_compaction: Option<Retention>,
@@ -136,8 +144,10 @@ impl Settings {
                 u64::from(u32::MAX),
             )?)
             .unwrap_or(u32::MAX),
+            quota_bytes: quota_bytes(&given, &mut warnings)?,
             keepalive_interval: interval(&given, "grpc-keepalive-interval"),
             keepalive_timeout: interval(&given, "grpc-keepalive-timeout"),
+            keepalive_min_time: keepalive_min_time(&given),
             watch_progress_interval: progress_interval(&given, &mut warnings),
             auto_compaction: auto_compaction(&given)?,
             http_rules: HttpRules {
@@ -206,20 +216,7 @@ fn refuse_and_warn(given: &Given, warnings: &mut Vec<String>) -> Result<(), Usag
             Treatment::Refused(note) => return Err(UsageError::NotSupported { spelled, note }),
         }
     }
-    // etcd reads 0 as its default of 2 GiB and a negative number as no limit at all.
-    let quota = text(given, "quota-backend-bytes");
-    match quota.parse::<i64>() {
-        Ok(limit) if limit <= 0 => Ok(()),
-        Ok(_) => Err(UsageError::NotSupported {
-            spelled: given.spelled("quota-backend-bytes"),
-            note: "the size of the store is not limited",
-        }),
-        Err(_) => Err(UsageError::invalid(
-            &given.spelled("quota-backend-bytes"),
-            quota,
-            "it is not a whole number",
-        )),
-    }
+    Ok(())
 }
 
 fn number(given: &Given, name: &str, least: u64, most: u64) -> Result<u64, UsageError> {
@@ -240,6 +237,38 @@ fn as_usize(number: u64) -> usize {
 
 fn interval(given: &Given, name: &str) -> Duration {
     Duration::from_millis(duration_ms(text(given, name)).unwrap_or(0))
+}
+
+/// 0 leaves it to gRPC, which then allows a ping every five minutes.
+fn keepalive_min_time(given: &Given) -> Duration {
+    match interval(given, "grpc-keepalive-min-time") {
+        Duration::ZERO => Duration::from_secs(300),
+        asked => asked,
+    }
+}
+
+/// 0 means the default, a negative number no limit.
+fn quota_bytes(given: &Given, warnings: &mut Vec<String>) -> Result<Option<i64>, UsageError> {
+    const FLAG: &str = "quota-backend-bytes";
+    let value = text(given, FLAG);
+    match value.parse::<i64>() {
+        Ok(..0) => Ok(None),
+        Ok(0) => Ok(Some(DEFAULT_QUOTA_BYTES)),
+        Ok(limit) => {
+            if limit > ADVISED_QUOTA_BYTES {
+                warnings.push(format!(
+                    "{} is above 8 GiB: starts and snapshots will take long",
+                    given.spelled(FLAG)
+                ));
+            }
+            Ok(Some(limit))
+        }
+        Err(_) => Err(UsageError::invalid(
+            &given.spelled(FLAG),
+            value,
+            "it is not a whole number",
+        )),
+    }
 }
 
 /// A whole number counts hours or revisions, by the mode; hours may also be a duration.

@@ -56,6 +56,8 @@ pub struct Node {
     pub(super) read_rounds: ReadRounds,
     pub(super) contact: Contact,
     pub(super) leadership: Mutex<Leadership>,
+    /// Held while leases are written down, until that is applied.
+    pub(super) checkpointing: tokio::sync::Mutex<()>,
     /// Somebody is finding out whether the leader's process has ended.
     pub(super) is_inquiring: AtomicBool,
     pub(super) reconfiguration: Reconfiguration,
@@ -65,7 +67,7 @@ pub struct Node {
     pub(super) failure: FailureSlot,
     pub(super) stopping: Arc<AtomicBool>,
     peers_stopping: CancellationToken,
-    snapshot_folder: PathBuf,
+    pub(super) snapshot_folder: PathBuf,
     /// Given back when the member has stopped.
     folder: Mutex<Option<DataFolder>>,
     pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -163,6 +165,7 @@ impl Node {
             read_rounds,
             contact: Contact::default(),
             leadership: Mutex::default(),
+            checkpointing: tokio::sync::Mutex::default(),
             is_inquiring: AtomicBool::new(false),
             reconfiguration: config.reconfiguration,
             changing: tokio::sync::Mutex::default(),

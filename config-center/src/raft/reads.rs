@@ -179,6 +179,15 @@ impl Node {
         self.ask_about_lease(id, Question::LeaseRemaining(id)).await
     }
 
+    /// Confirms the leadership; a lease that is to be renewed is then free of what was written down
+    /// about its end.
+    async fn confirm_for(self: &Arc<Self>, question: &Question) -> Result<Confirmed, ProposeError> {
+        if let Question::RenewLease(id) = question {
+            self.forget_checkpoints(std::iter::once(*id)).await?;
+        }
+        self.confirm_leadership().await
+    }
+
     async fn ask_about_lease(
         self: &Arc<Self>,
         id: i64,
@@ -187,7 +196,7 @@ impl Node {
         let deadline = Instant::now() + self.request_timeout;
         loop {
             match self.route() {
-                Route::Here => match self.confirm_leadership().await {
+                Route::Here => match self.confirm_for(&question).await {
                     Ok(confirmed) => {
                         let engine = self.engine();
                         let answer = match question {

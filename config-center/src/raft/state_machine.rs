@@ -21,7 +21,7 @@ use super::error::ProposeError;
 use super::peer::{Awaiting, Directory};
 use super::removal::Removal;
 use super::types::{
-    COMMAND_VERSION, Entry, LogId, Outcome, RaftMembership, TypeConfig, decode_membership,
+    COMMAND_VERSIONS, Entry, LogId, Outcome, RaftMembership, TypeConfig, decode_membership,
     encode_membership, entry_id, log_id,
 };
 use crate::engine::Engine;
@@ -183,13 +183,15 @@ impl StateMachine {
         };
         for (entry, _) in group.iter() {
             if let EntryPayload::Normal(proposal) = &entry.payload
-                && proposal.command().version != COMMAND_VERSION
+                && !COMMAND_VERSIONS.contains(&proposal.command().version)
             {
                 return Err(io::Error::other(format!(
-                    "the command at index {} has version {}, and this program knows version \
-                     {COMMAND_VERSION}; it was not applied; start a newer version",
+                    "the command at index {} has version {}, and this program knows versions {} to \
+                     {}; it was not applied; start a newer version",
                     entry.log_id.index(),
                     proposal.command().version,
+                    COMMAND_VERSIONS.start(),
+                    COMMAND_VERSIONS.end(),
                 )));
             }
         }

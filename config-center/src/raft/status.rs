@@ -23,6 +23,13 @@ pub struct NodeStatus {
 }
 
 impl Node {
+    /// What the quota is compared with: the data in the database and what is on its way there.
+    #[must_use]
+    pub fn quota_used_bytes(&self) -> u64 {
+        let data = u64::try_from(self.state.sizes().data_bytes).unwrap_or(0);
+        data.saturating_add(self.state.unwritten_bytes())
+    }
+
     #[must_use]
     pub fn status(&self) -> NodeStatus {
         let sizes = self.state.sizes();
@@ -36,7 +43,7 @@ impl Node {
             applied_index: self.mark.index(),
             pending_proposals: self.pending.count(),
             is_learner: self.is_learner(),
-            db_size_bytes: sizes.file_bytes,
+            db_size_bytes: sizes.database_bytes,
             db_size_in_use_bytes: sizes.in_use_bytes,
         }
     }

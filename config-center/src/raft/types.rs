@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,8 +16,12 @@ use schemas::command::{Command, StoredMembership, StoredNode, VoterSet};
 use super::proposer::ReplySender;
 use crate::storage::{EntryId, EntryKind, EntryRow, VoteRow};
 
-/// The version of `Command` that this program writes, and the only one it can apply.
+/// The version of `Command` that this program writes.
 pub(super) const COMMAND_VERSION: u32 = config_center_core::state::COMMAND_VERSION;
+
+/// Those that it can apply.
+pub(super) const COMMAND_VERSIONS: RangeInclusive<u32> =
+    config_center_core::state::OLDEST_COMMAND_VERSION..=COMMAND_VERSION;
 
 /// How a member can be reached; part of the replicated membership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

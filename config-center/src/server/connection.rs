@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::authority::LenientAuthority;
+use super::ping_policy::PingPolicy;
 use super::shared_stream::SharedStream;
 use crate::api::grpc::Services;
 use crate::api::hangup::ClientSide;
@@ -61,6 +62,8 @@ pub(super) struct HttpOptions {
     /// Zero: the server does not ping.
     pub(super) keepalive_interval: Duration,
     pub(super) keepalive_timeout: Duration,
+    /// Clients that ping more often are sent away.
+    pub(super) keepalive_min_time: Duration,
 }
 
 /// Accepts until the server stops.
@@ -116,8 +119,9 @@ async fn serve(
             let app = Arc::clone(&answering);
             async move { Ok::<_, Infallible>(app.answer(request).await) }
         });
-        let connection = http2(app.options)
-            .serve_connection(TokioIo::new(LenientAuthority::new(stream)), service);
+        let stream = LenientAuthority::new(stream);
+        let stream = PingPolicy::new(stream, app.options.keepalive_min_time);
+        let connection = http2(app.options).serve_connection(TokioIo::new(stream), service);
         drive(
             connection,
             |connection| connection.graceful_shutdown(),

@@ -13,7 +13,6 @@ use super::sqlite::{self, MAX_ROWS_PER_STATEMENT, MultiInsert, Schema};
 
 pub(super) const SCHEMA: Schema = Schema {
     kind: "config-center log",
-    version: 1,
     create: "
         CREATE TABLE entries (
             log_index INTEGER PRIMARY KEY,
@@ -39,6 +38,7 @@ pub(super) const SCHEMA: Schema = Schema {
             member_id INTEGER NOT NULL,
             cluster_id INTEGER NOT NULL
         ) STRICT;",
+    upgrades: &[],
 };
 
 /// Count, first and last index of the entries, and the last one's term.

@@ -23,6 +23,7 @@ mod sqlite;
 mod state_db;
 mod state_load;
 mod state_purge;
+mod state_size;
 mod state_writer;
 #[cfg(test)]
 mod tests;
@@ -33,7 +34,8 @@ pub use log_db::{EntryId, EntryKind, EntryRow, Identity, LogRecovery, VoteRow};
 pub use log_writer::{Appended, LogHandle};
 pub use snapshot_file::SnapshotFile;
 pub use state_load::LoadedState;
-pub use state_writer::{Progress, StateBatch, StateHandle, StateSizes};
+pub use state_size::StateSizes;
+pub use state_writer::{Progress, StateBatch, StateHandle};
 
 /// Runs a statement on a database from outside, as a fault.
 #[cfg(test)]

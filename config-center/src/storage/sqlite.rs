@@ -15,8 +15,17 @@ use super::error::StorageError;
 pub(super) struct Schema {
     /// Written into the `format` table, so that one database is never taken for the other.
     pub kind: &'static str,
-    pub version: i64,
+    /// Format 1. Never edited: a new database is made by the same steps as an old one is upgraded.
     pub create: &'static str,
+    /// `upgrades[n]` turns format n + 1 into format n + 2. Never edited once released.
+    pub upgrades: &'static [&'static str],
+}
+
+impl Schema {
+    /// The format that is written today.
+    fn version(&self) -> i64 {
+        self.upgrades.len() as i64 + 1
+    }
 }
 
 /// A reader holds its view for the length of one statement; only an outside tool makes us wait.
@@ -49,29 +58,18 @@ pub(super) async fn open_writer(
         .connect()
         .await
         .map_err(|source| opening_failed(path, source))?;
-    let is_new = check_format(&mut connection, path, schema).await?;
+    let found = check_format(&mut connection, path, schema).await?;
     // The WAL is cut back to this size after a checkpoint that emptied it.
     sqlx::raw_sql("PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 67108864")
         .execute(&mut connection)
         .await
         .map_err(failed("switching to the write-ahead log"))?;
-    if is_new {
+    if found < schema.version() {
         let mut transaction = connection
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(failed("creating the tables"))?;
-        sqlx::raw_sql("CREATE TABLE format (kind TEXT NOT NULL, version INTEGER NOT NULL) STRICT")
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("creating the tables"))?;
-        sqlx::query("INSERT INTO format (kind, version) VALUES (?, ?)")
-            .bind(schema.kind)
-            .bind(schema.version)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed("creating the tables"))?;
-        sqlx::raw_sql(schema.create)
-            .execute(&mut *transaction)
+        create_or_upgrade(&mut transaction, schema, found)
             .await
             .map_err(failed("creating the tables"))?;
         transaction
@@ -80,6 +78,35 @@ pub(super) async fn open_writer(
             .map_err(failed("creating the tables"))?;
     }
     Ok(connection)
+}
+
+/// Brings a database from the found format (0: none) to today's.
+async fn create_or_upgrade(
+    connection: &mut SqliteConnection,
+    schema: Schema,
+    found: i64,
+) -> Result<(), sqlx::Error> {
+    if found == 0 {
+        sqlx::raw_sql("CREATE TABLE format (kind TEXT NOT NULL, version INTEGER NOT NULL) STRICT")
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query("INSERT INTO format (kind, version) VALUES (?, 1)")
+            .bind(schema.kind)
+            .execute(&mut *connection)
+            .await?;
+        sqlx::raw_sql(schema.create)
+            .execute(&mut *connection)
+            .await?;
+    }
+    let done = usize::try_from(found - 1).unwrap_or(0);
+    for upgrade in &schema.upgrades[done..] {
+        sqlx::raw_sql(*upgrade).execute(&mut *connection).await?;
+    }
+    sqlx::query("UPDATE format SET version = ?")
+        .bind(schema.version())
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
 }
 
 /// A second connection that only reads; it never makes the owner wait.
@@ -112,18 +139,18 @@ fn opening_failed(path: &Path, source: sqlx::Error) -> StorageError {
     }
 }
 
-/// `true` when the file has no tables yet.
+/// The format of the file; 0 when it has no tables yet.
 async fn check_format(
     connection: &mut SqliteConnection,
     path: &Path,
     schema: Schema,
-) -> Result<bool, StorageError> {
+) -> Result<i64, StorageError> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema")
         .fetch_all(&mut *connection)
         .await
         .map_err(|source| opening_failed(path, source))?;
     if tables.is_empty() {
-        return Ok(true);
+        return Ok(0);
     }
     let foreign = || StorageError::Foreign {
         path: path.to_owned(),
@@ -140,14 +167,14 @@ async fn check_format(
     if kind != schema.kind {
         return Err(foreign());
     }
-    if found != schema.version {
+    if !(1..=schema.version()).contains(&found) {
         return Err(StorageError::UnknownFormat {
             path: path.to_owned(),
             found,
-            known: schema.version,
+            known: schema.version(),
         });
     }
-    Ok(false)
+    Ok(found)
 }
 
 /// `INSERT INTO … VALUES (?, …), …` for every row count; each text is made once and then shared, so

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use config_center_core::{Change, RevisionRow};
+use config_center_core::{Alarm, Change, RevisionRow};
 use prost::Message as _;
 use schemas::etcdserverpb::Member;
 use sqlx::sqlite::{SqliteArguments, SqliteSynchronous};
@@ -15,10 +15,10 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use super::error::StorageError;
 use super::log_db::{EntryId, signed};
 use super::sqlite::{self, MAX_ROWS_PER_STATEMENT, MultiInsert, Schema, placeholders};
+use super::state_size::StateSizes;
 
 pub(super) const SCHEMA: Schema = Schema {
     kind: "config-center state",
-    version: 1,
     create: "
         -- Written in the order of (main, sub), so the row ids are in that order too.
         CREATE TABLE revisions (
@@ -55,6 +55,16 @@ pub(super) const SCHEMA: Schema = Schema {
             membership BLOB
         ) STRICT;
         INSERT INTO progress (id, revision, compacted, purged) VALUES (1, 1, 0, 0);",
+    upgrades: &[
+        // Format 2: alarms, and what was left of a lease when it was last written down.
+        "
+        CREATE TABLE alarms (
+            kind INTEGER NOT NULL,
+            member_id INTEGER NOT NULL,
+            PRIMARY KEY (kind, member_id)
+        ) STRICT, WITHOUT ROWID;
+        ALTER TABLE leases ADD COLUMN remaining_s INTEGER NOT NULL DEFAULT 0;",
+    ],
 };
 
 /// What a state contains. Written in the transaction of the rows it speaks of.
@@ -90,7 +100,9 @@ impl Default for Progress {
 pub(super) struct Folded {
     rows: Vec<RevisionRow>,
     leases: BTreeMap<i64, Option<i64>>,
+    remaining: BTreeMap<i64, i64>,
     members: BTreeMap<u64, Member>,
+    alarms: BTreeMap<Alarm, bool>,
 }
 
 impl Folded {
@@ -103,9 +115,20 @@ impl Folded {
                 }
                 Change::LeasePut { id, ttl_s } => {
                     self.leases.insert(id, Some(ttl_s));
+                    self.remaining.remove(&id);
                 }
                 Change::LeaseDelete { id } => {
                     self.leases.insert(id, None);
+                    self.remaining.remove(&id);
+                }
+                Change::LeaseRemaining { id, remaining_s } => {
+                    self.remaining.insert(id, remaining_s);
+                }
+                Change::AlarmRaised(alarm) => {
+                    self.alarms.insert(alarm, true);
+                }
+                Change::AlarmTakenBack(alarm) => {
+                    self.alarms.insert(alarm, false);
                 }
                 Change::MemberPut(member) => {
                     self.members.insert(member.id, member);
@@ -115,7 +138,11 @@ impl Folded {
     }
 
     pub(super) fn row_count(&self) -> usize {
-        self.rows.len() + self.leases.len() + self.members.len()
+        self.rows.len()
+            + self.leases.len()
+            + self.remaining.len()
+            + self.members.len()
+            + self.alarms.len()
     }
 }
 
@@ -180,6 +207,8 @@ impl StateDb {
             self.insert_rows(chunk).await?;
         }
         self.write_leases(&folded.leases).await?;
+        self.write_remaining(&folded.remaining).await?;
+        self.write_alarms(&folded.alarms).await?;
         for member in folded.members.values() {
             sqlx::query("INSERT OR REPLACE INTO members (id, member) VALUES (?, ?)")
                 .bind(signed(member.id))
@@ -240,6 +269,35 @@ impl StateDb {
         for chunk in deleted.chunks(MAX_ROWS_PER_STATEMENT) {
             self.delete("DELETE FROM leases WHERE id IN ", chunk)
                 .await?;
+        }
+        Ok(())
+    }
+
+    async fn write_remaining(&mut self, remaining: &BTreeMap<i64, i64>) -> DbResult<()> {
+        for (id, remaining_s) in remaining {
+            sqlx::query("UPDATE leases SET remaining_s = ? WHERE id = ?")
+                .bind(*remaining_s)
+                .bind(*id)
+                .execute(&mut self.connection)
+                .await
+                .map_err(self.failed("writing what is left of a lease"))?;
+        }
+        Ok(())
+    }
+
+    async fn write_alarms(&mut self, alarms: &BTreeMap<Alarm, bool>) -> DbResult<()> {
+        for (alarm, is_raised) in alarms {
+            let sql = if *is_raised {
+                "INSERT OR IGNORE INTO alarms (kind, member_id) VALUES (?, ?)"
+            } else {
+                "DELETE FROM alarms WHERE kind = ? AND member_id = ?"
+            };
+            sqlx::query(sql)
+                .bind(i64::from(alarm.kind))
+                .bind(signed(alarm.member_id))
+                .execute(&mut self.connection)
+                .await
+                .map_err(self.failed("writing an alarm"))?;
         }
         Ok(())
     }
@@ -306,15 +364,32 @@ impl StateDb {
         Ok(())
     }
 
-    /// `(page_count - freelist_count) * page_size`.
-    pub(super) async fn in_use_bytes(&mut self) -> DbResult<i64> {
-        sqlx::query_scalar(
-            "SELECT (page_count - freelist_count) * page_size
+    pub(super) async fn sizes(&mut self) -> DbResult<StateSizes> {
+        let failed = self.failed("measuring the state");
+        let row = sqlx::query(
+            "SELECT page_count * page_size, freelist_count * page_size,
+                (SELECT 1 + COUNT(*) FROM sqlite_schema WHERE rootpage > 0) * page_size
                 FROM pragma_page_count, pragma_freelist_count, pragma_page_size",
         )
         .fetch_one(&mut self.connection)
-        .await
-        .map_err(self.failed("measuring the state"))
+        .await;
+        let sizes = row.and_then(|row| {
+            let (pages, free, roots): (i64, i64, i64) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            Ok(StateSizes {
+                database_bytes: pages,
+                in_use_bytes: pages - free,
+                data_bytes: (pages - roots).max(0),
+            })
+        });
+        sizes.map_err(failed)
+    }
+
+    /// Rewrites the database without its free pages. SQLite does that in one transaction: after a
+    /// crash the file is as before or as afterwards.
+    pub(super) async fn vacuum(&mut self) -> DbResult<()> {
+        self.run("VACUUM", "making the state smaller").await?;
+        self.make_durable().await
     }
 
     /// Writes a compact copy of the whole database.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use config_center_core::{RestoreError, RevisionRow, State};
+use config_center_core::{Alarm, RestoreError, Restorer, RevisionRow, State};
 use futures::TryStreamExt as _;
 use prost::Message as _;
 use schemas::etcdserverpb::Member;
@@ -49,14 +49,12 @@ async fn load_from(
     if progress.compacted > 0 {
         restorer.compacted(progress.compacted);
     }
-    let mut leases = sqlx::query("SELECT id, ttl_s FROM leases").fetch(&mut *connection);
-    while let Some(row) = leases.try_next().await.map_err(failed)? {
-        restorer.lease(
-            row.try_get(0).map_err(failed)?,
-            row.try_get(1).map_err(failed)?,
-        );
-    }
-    drop(leases);
+    load_leases(connection, &mut restorer)
+        .await
+        .map_err(failed)?;
+    load_alarms(connection, &mut restorer)
+        .await
+        .map_err(failed)?;
     let members: Vec<Vec<u8>> = sqlx::query_scalar("SELECT member FROM members ORDER BY id")
         .fetch_all(&mut *connection)
         .await
@@ -95,6 +93,34 @@ async fn load_from(
         state: restorer.finish().map_err(damaged)?,
         progress,
     })
+}
+
+async fn load_leases(
+    connection: &mut SqliteConnection,
+    restorer: &mut Restorer,
+) -> Result<(), sqlx::Error> {
+    let mut leases =
+        sqlx::query("SELECT id, ttl_s, remaining_s FROM leases").fetch(&mut *connection);
+    while let Some(row) = leases.try_next().await? {
+        let id = row.try_get(0)?;
+        restorer.lease(id, row.try_get(1)?);
+        restorer.lease_remaining(id, row.try_get(2)?);
+    }
+    Ok(())
+}
+
+async fn load_alarms(
+    connection: &mut SqliteConnection,
+    restorer: &mut Restorer,
+) -> Result<(), sqlx::Error> {
+    let mut alarms = sqlx::query("SELECT kind, member_id FROM alarms").fetch(&mut *connection);
+    while let Some(row) = alarms.try_next().await? {
+        restorer.alarm(Alarm {
+            kind: row.try_get::<i32, _>(0)?,
+            member_id: unsigned(row.try_get(1)?),
+        });
+    }
+    Ok(())
 }
 
 async fn read_progress(connection: &mut SqliteConnection) -> Result<Progress, sqlx::Error> {

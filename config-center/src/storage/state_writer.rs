@@ -8,7 +8,7 @@ use std::fs;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ pub use super::state_db::Progress;
 use super::state_db::{Folded, StateDb};
 use super::state_load::{self, LoadedState};
 use super::state_purge;
+use super::state_size::{SharedSizes, StateSizes};
 
 /// Applied groups that may wait for the writer.
 const STATE_QUEUE_DEPTH: usize = 1024;
@@ -42,7 +43,7 @@ const MAX_UNWRITTEN_KIB: u32 = 64 * 1024;
 const PURGE_ROWS: usize = 1024;
 
 /// The size of the pages in use is measured again after so long.
-const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+const MEASURE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What one group of log entries did, and up to where.
 #[derive(Debug)]
@@ -69,20 +70,12 @@ impl StateBatch {
     }
 }
 
-/// Sizes as Maintenance.Status shows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateSizes {
-    /// `state.db` and its write-ahead log.
-    pub file_bytes: i64,
-    /// Pages that hold something; about a second old.
-    pub in_use_bytes: i64,
-}
-
 type Answer<T> = oneshot::Sender<Result<T, StorageError>>;
 
 enum Request {
     Write(StateBatch, OwnedSemaphorePermit),
     MakeDurable(Answer<()>),
+    Vacuum(Answer<()>),
     Copy(SnapshotFile, Answer<Progress>),
     Install(SnapshotFile, Answer<LoadedState>),
     Close(oneshot::Sender<()>),
@@ -95,7 +88,7 @@ struct Shared {
     queued_rows: AtomicUsize,
     /// Ends the gathering early.
     hurry: Notify,
-    in_use_bytes: AtomicI64,
+    sizes: SharedSizes,
     purged: watch::Sender<i64>,
 }
 
@@ -120,7 +113,7 @@ impl StateHandle {
             unwritten: Arc::new(Semaphore::new(MAX_UNWRITTEN_KIB as usize)),
             queued_rows: AtomicUsize::new(0),
             hurry: Notify::new(),
-            in_use_bytes: AtomicI64::new(db.in_use_bytes().await?),
+            sizes: SharedSizes::new(db.sizes().await?),
             purged: watch::Sender::new(loaded.progress.purged),
         });
         let (requests, inbox) = mpsc::channel(STATE_QUEUE_DEPTH);
@@ -192,18 +185,23 @@ impl StateHandle {
         }
     }
 
-    /// Two calls of `stat`, no question to the owner.
+    /// As of a moment ago.
     #[must_use]
     pub fn sizes(&self) -> StateSizes {
-        let length = |path: &Path| {
-            fs::metadata(path).map_or(0, |meta| i64::try_from(meta.len()).unwrap_or(i64::MAX))
-        };
-        let mut wal = self.shared.path.as_os_str().to_owned();
-        wal.push("-wal");
-        StateSizes {
-            file_bytes: length(&self.shared.path).saturating_add(length(Path::new(&wal))),
-            in_use_bytes: self.shared.in_use_bytes.load(Ordering::Relaxed),
-        }
+        self.shared.sizes.get()
+    }
+
+    /// Bytes that were applied and are not written yet, rounded up.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> u64 {
+        let free = self.shared.unwritten.available_permits();
+        (MAX_UNWRITTEN_KIB as usize).saturating_sub(free) as u64 * 1024
+    }
+
+    /// Gives free pages back to the file system. What is applied meanwhile waits, and with it, after
+    /// a while, this member's proposals.
+    pub async fn vacuum(&self) -> Result<(), StorageError> {
+        self.ask(Request::Vacuum).await
     }
 
     /// Writes what is queued and closes the file.
@@ -400,6 +398,13 @@ impl StateWriter {
                 // The asker may have gone; the same below.
                 answer.send(Ok(())).unwrap_or_default();
             }
+            Request::Vacuum(answer) => {
+                // A reader would keep the old pages in the write-ahead log.
+                self.end_scan().await;
+                self.db()?.vacuum().await?;
+                self.measure_now().await?;
+                answer.send(Ok(())).unwrap_or_default();
+            }
             Request::Copy(file, answer) => {
                 let copied = self.db()?.copy_into(file.path()).await;
                 let result = copied.map(|()| self.progress.clone());
@@ -449,11 +454,16 @@ impl StateWriter {
 
     async fn measure(&mut self) -> Result<(), StorageError> {
         if self.is_unmeasured && self.measured.elapsed() >= MEASURE_INTERVAL {
-            self.measured = Instant::now();
-            self.is_unmeasured = false;
-            let bytes = self.db()?.in_use_bytes().await?;
-            self.shared.in_use_bytes.store(bytes, Ordering::Relaxed);
+            self.measure_now().await?;
         }
+        Ok(())
+    }
+
+    async fn measure_now(&mut self) -> Result<(), StorageError> {
+        self.measured = Instant::now();
+        self.is_unmeasured = false;
+        let sizes = self.db()?.sizes().await?;
+        self.shared.sizes.set(sizes);
         Ok(())
     }
 

@@ -79,19 +79,6 @@ async fn what_is_not_built_is_refused_by_name() {
         role_grant_permission(pb::AuthRoleGrantPermissionRequest::default()) =
             "RoleGrantPermission",
     );
-    let mut maintenance = MaintenanceClient::new(channel());
-    refused!(
-        maintenance,
-        defragment(pb::DefragmentRequest {}) = "Defragment",
-        hash(pb::HashRequest {}) = "Hash",
-        hash_kv(pb::HashKvRequest::default()) = "HashKV",
-        snapshot(pb::SnapshotRequest {}) = "Snapshot",
-        downgrade(pb::DowngradeRequest::default()) = "Downgrade",
-        alarm(pb::AlarmRequest {
-            action: 1,
-            ..pb::AlarmRequest::default()
-        }) = "Alarm",
-    );
     fixture.stop().await;
 }
 

@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod kv;
 mod lease;
+mod maintenance;
 mod process;
 mod range_stream;
 mod services;

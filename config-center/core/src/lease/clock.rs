@@ -7,12 +7,22 @@ use rustc_hash::FxHashMap;
 /// An expired lease is offered again when its revocation was not applied for so long.
 pub const RETRY_MS: u64 = 3_000;
 
+/// What is left of a longer lease is written down this often, so that a change of leader does not
+/// start its whole time again.
+pub const CHECKPOINT_MS: u64 = 300_000;
+
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     ttl_s: i64,
     at_ms: u64,
     /// The lease's place in the queue: its deadline, or the next retry after it.
     due_ms: u64,
+    /// When its remaining time is written down next; only leases that outlive it.
+    checkpoint_ms: Option<u64>,
+    /// What was written down; 0: nothing since the last renewal.
+    checkpoint_s: i64,
+    /// Something was written down or is on its way. A renewal must take it back first.
+    is_checkpointed: bool,
 }
 
 /// Deadlines of the leases this member knows. Only the leader acts on them.
@@ -21,6 +31,8 @@ pub struct LeaseClock {
     deadlines: FxHashMap<i64, Deadline>,
     /// `(due_ms, id)`, so that the next one is found without a scan.
     queue: BTreeSet<(u64, i64)>,
+    /// `(checkpoint_ms, id)`.
+    checkpoints: BTreeSet<(u64, i64)>,
 }
 
 impl LeaseClock {
@@ -29,15 +41,62 @@ impl LeaseClock {
         self.revoked(id);
         let at_ms = deadline_ms(ttl_s, now_ms);
         let due_ms = at_ms;
+        let checkpoint_ms = next_checkpoint_ms(at_ms, now_ms);
         self.deadlines.insert(
             id,
             Deadline {
                 ttl_s,
                 at_ms,
                 due_ms,
+                checkpoint_ms,
+                checkpoint_s: 0,
+                is_checkpointed: false,
             },
         );
         self.queue.insert((due_ms, id));
+        if let Some(checkpoint_ms) = checkpoint_ms {
+            self.checkpoints.insert((checkpoint_ms, id));
+        }
+    }
+
+    /// What is left of a lease was written down; 0 takes that back.
+    pub fn checkpointed(&mut self, id: i64, remaining_s: i64) {
+        if let Some(deadline) = self.deadlines.get_mut(&id) {
+            deadline.checkpoint_s = remaining_s;
+            deadline.is_checkpointed = remaining_s > 0;
+        }
+    }
+
+    /// Up to `limit` leases whose remaining time should be written down now, as `(id, seconds)`.
+    pub fn take_checkpoints(&mut self, now_ms: u64, limit: usize) -> Vec<(i64, i64)> {
+        let mut taken = Vec::new();
+        while taken.len() < limit
+            && let Some(&(due_ms, id)) = self.checkpoints.first()
+            && due_ms <= now_ms
+        {
+            self.checkpoints.pop_first();
+            if let Some(deadline) = self.deadlines.get_mut(&id) {
+                deadline.checkpoint_ms = next_checkpoint_ms(deadline.at_ms, now_ms);
+                if let Some(next_ms) = deadline.checkpoint_ms {
+                    self.checkpoints.insert((next_ms, id));
+                }
+                // Rounded up: nobody loses time by a change of leader.
+                let left_s = deadline.at_ms.saturating_sub(now_ms).div_ceil(1000);
+                if left_s > 0 {
+                    deadline.is_checkpointed = true;
+                    taken.push((id, i64::try_from(left_s).unwrap_or(i64::MAX)));
+                }
+            }
+        }
+        taken
+    }
+
+    /// Whether a renewal has to take back what was written down.
+    #[must_use]
+    pub fn is_checkpointed(&self, id: i64) -> bool {
+        self.deadlines
+            .get(&id)
+            .is_some_and(|deadline| deadline.is_checkpointed)
     }
 
     /// Gives the lease its full TTL again and returns it; `None` when it is unknown or has run out.
@@ -56,6 +115,9 @@ impl LeaseClock {
     pub fn revoked(&mut self, id: i64) {
         if let Some(deadline) = self.deadlines.remove(&id) {
             self.queue.remove(&(deadline.due_ms, id));
+            if let Some(checkpoint_ms) = deadline.checkpoint_ms {
+                self.checkpoints.remove(&(checkpoint_ms, id));
+            }
         }
     }
 
@@ -86,14 +148,23 @@ impl LeaseClock {
         Some(i64::try_from(left_s).unwrap_or(i64::MAX))
     }
 
-    /// This member became the leader: every lease gets its full TTL from now. The holders could not
-    /// renew while there was no leader.
+    /// This member became the leader: every lease gets from now its full TTL, or what was left of it
+    /// when that was last written down. The holders could not renew while there was no leader.
     pub fn promote(&mut self, now_ms: u64) {
         self.queue.clear();
+        self.checkpoints.clear();
         for (id, deadline) in &mut self.deadlines {
-            deadline.at_ms = deadline_ms(deadline.ttl_s, now_ms);
+            let left_s = match deadline.checkpoint_s {
+                0 => deadline.ttl_s,
+                left_s => left_s.min(deadline.ttl_s),
+            };
+            deadline.at_ms = deadline_ms(left_s, now_ms);
             deadline.due_ms = deadline.at_ms;
             self.queue.insert((deadline.due_ms, *id));
+            deadline.checkpoint_ms = next_checkpoint_ms(deadline.at_ms, now_ms);
+            if let Some(checkpoint_ms) = deadline.checkpoint_ms {
+                self.checkpoints.insert((checkpoint_ms, *id));
+            }
         }
     }
 
@@ -112,6 +183,11 @@ impl LeaseClock {
     pub fn is_empty(&self) -> bool {
         self.deadlines.is_empty()
     }
+}
+
+fn next_checkpoint_ms(at_ms: u64, now_ms: u64) -> Option<u64> {
+    let next_ms = now_ms.saturating_add(CHECKPOINT_MS);
+    (next_ms < at_ms).then_some(next_ms)
 }
 
 fn deadline_ms(ttl_s: i64, now_ms: u64) -> u64 {
@@ -192,6 +268,44 @@ mod tests {
             vec![1, 2],
             "1 at its retry, 108 s"
         );
+    }
+
+    #[test]
+    fn a_new_leader_goes_on_where_the_last_checkpoint_was() {
+        let mut clock = LeaseClock::default();
+        clock.granted(1, 1_000, 0);
+        clock.granted(2, 300, 0);
+        assert_eq!(clock.take_checkpoints(299_999, 10), []);
+        assert_eq!(
+            clock.take_checkpoints(300_500, 10),
+            [(1, 700)],
+            "rounded up, and 2 is too short"
+        );
+        assert!(clock.is_checkpointed(1) && !clock.is_checkpointed(2));
+        assert_eq!(clock.take_checkpoints(300_500, 10), []);
+        clock.checkpointed(1, 700);
+        clock.promote(1_000_000);
+        assert_eq!(clock.remaining_s(1, 1_000_000), Some(700));
+        assert_eq!(clock.remaining_s(2, 1_000_000), Some(300));
+        assert_eq!(clock.take_checkpoints(1_300_000, 10), [(1, 400)]);
+        assert_eq!(clock.take_checkpoints(1_600_000, 10), [(1, 100)]);
+        assert_eq!(clock.take_checkpoints(1_900_000, 10), [], "run out");
+    }
+
+    #[test]
+    fn a_renewal_begins_without_a_checkpoint() {
+        let mut clock = LeaseClock::default();
+        clock.granted(1, 1_000, 0);
+        clock.take_checkpoints(300_000, 10);
+        clock.checkpointed(1, 700);
+        clock.checkpointed(1, 0);
+        assert!(!clock.is_checkpointed(1));
+        assert_eq!(clock.renew(1, 400_000), Some(1_000));
+        assert_eq!(clock.take_checkpoints(699_999, 10), []);
+        clock.promote(800_000);
+        assert_eq!(clock.remaining_s(1, 800_000), Some(1_000));
+        clock.revoked(1);
+        assert_eq!(clock.take_checkpoints(u64::MAX, 10), []);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod clock;
 mod table;
 
-pub use clock::{LeaseClock, RETRY_MS};
+pub use clock::{CHECKPOINT_MS, LeaseClock, RETRY_MS};
 pub(crate) use table::LeaseTable;
 
 /// etcd refuses longer ones.

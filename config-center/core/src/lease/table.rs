@@ -7,6 +7,8 @@ use bytes::Bytes;
 #[derive(Debug, Clone)]
 struct Lease {
     ttl_s: i64,
+    /// At the last checkpoint; 0 when there was none since the last renewal.
+    remaining_s: i64,
     /// In key order, which is the order in which a revocation deletes them.
     keys: BTreeSet<Bytes>,
 }
@@ -23,7 +25,26 @@ impl LeaseTable {
 
     pub(crate) fn grant(&mut self, id: i64, ttl_s: i64) {
         let keys = BTreeSet::new();
-        self.leases.insert(id, Lease { ttl_s, keys });
+        let remaining_s = 0;
+        self.leases.insert(
+            id,
+            Lease {
+                ttl_s,
+                remaining_s,
+                keys,
+            },
+        );
+    }
+
+    /// `false` when there is no such lease, or nothing changes.
+    pub(crate) fn set_remaining(&mut self, id: i64, remaining_s: i64) -> bool {
+        match self.leases.get_mut(&id) {
+            Some(lease) if lease.remaining_s != remaining_s => {
+                lease.remaining_s = remaining_s;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Removes a lease and returns its keys in order.
@@ -56,6 +77,13 @@ impl LeaseTable {
     pub(crate) fn get(&self, id: i64) -> Option<(i64, Vec<Bytes>)> {
         let lease = self.leases.get(&id)?;
         Some((lease.ttl_s, lease.keys.iter().cloned().collect()))
+    }
+
+    /// Id, granted TTL, and what was left at the last checkpoint.
+    pub(crate) fn all_remaining(&self) -> impl Iterator<Item = (i64, i64, i64)> {
+        self.leases
+            .iter()
+            .map(|(id, lease)| (*id, lease.ttl_s, lease.remaining_s))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (i64, i64)> {

@@ -1,17 +1,19 @@
 //! What an adapter would persist: the changes of each command, and the revision after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::etcdserverpb::Member;
 
 use crate::state::RevisionRow;
-use crate::{Applied, Change, RestoreError, State};
+use crate::{Alarm, Applied, Change, RestoreError, State};
 
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     rows: Vec<RevisionRow>,
     leases: BTreeMap<i64, i64>,
+    remaining: BTreeMap<i64, i64>,
     members: BTreeMap<u64, Member>,
+    alarms: BTreeSet<Alarm>,
     compacted: Option<i64>,
     revision: i64,
 }
@@ -28,6 +30,16 @@ impl Disk {
                 }
                 Change::LeaseDelete { id } => {
                     self.leases.remove(&id);
+                    self.remaining.remove(&id);
+                }
+                Change::LeaseRemaining { id, remaining_s } => {
+                    self.remaining.insert(id, remaining_s);
+                }
+                Change::AlarmRaised(alarm) => {
+                    self.alarms.insert(alarm);
+                }
+                Change::AlarmTakenBack(alarm) => {
+                    self.alarms.remove(&alarm);
                 }
                 Change::MemberPut(member) => {
                     self.members.insert(member.id, member);
@@ -60,6 +72,12 @@ impl Disk {
         }
         for (id, ttl_s) in &self.leases {
             restorer.lease(*id, *ttl_s);
+        }
+        for (id, remaining_s) in &self.remaining {
+            restorer.lease_remaining(*id, *remaining_s);
+        }
+        for alarm in &self.alarms {
+            restorer.alarm(*alarm);
         }
         for member in self.members.values() {
             restorer.member(member.clone());

@@ -3,12 +3,14 @@
 //!
 //! Knows nothing of leases beyond the number stored with a revision, nothing of persistence.
 
+mod digest;
 mod events;
 mod history;
 mod key_range;
 mod keyspace;
 mod read;
 
+pub use digest::DigestRows;
 pub use events::EventPage;
 pub use key_range::KeyRange;
 pub(crate) use keyspace::Keyspace;

@@ -1,18 +1,24 @@
-//! Maintenance: the member's status; what needs snapshots or alarms is refused by name.
+//! Maintenance: the member's status, alarms, digests, snapshots and the compaction of its files.
+
+mod digest;
+mod downgrade;
+mod snapshot;
 
 use std::sync::Arc;
 
+use config_center_core::{Alarm, Refusal, Reply, mvcc::DigestRows};
+use schemas::command::command::Op;
 use schemas::etcdserverpb::alarm_request::AlarmAction;
+use schemas::etcdserverpb::downgrade_request::DowngradeAction;
 use schemas::etcdserverpb::maintenance_server::Maintenance;
 use schemas::etcdserverpb::{
     AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, DowngradeInfo,
     DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
-    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, StatusRequest, StatusResponse,
 };
 use tonic::{Request, Response, Status};
 
-use super::{NoStream, counted, not_implemented};
+use super::{admit, counted, refused};
 use crate::api::{Context, Fault};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::Rpc;
@@ -22,7 +28,7 @@ pub(super) struct MaintenanceService(pub(super) Arc<Context>);
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    type SnapshotStream = NoStream<SnapshotResponse>;
+    type SnapshotStream = snapshot::Pieces;
 
     async fn status(
         &self,
@@ -30,12 +36,15 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<StatusResponse>, Status> {
         counted(&self.0, Rpc::Status, request.metadata(), async {
             let status = self.0.node.status();
-            let revision = self.0.engine().read(|state| state.revision());
-            let errors = if status.leader_id == 0 {
-                vec![ProposeError::NoLeader.to_string()]
-            } else {
-                Vec::new()
-            };
+            let (revision, alarms) = self
+                .0
+                .engine()
+                .read(|state| (state.revision(), state.alarms()));
+            let mut errors = Vec::new();
+            if status.leader_id == 0 {
+                errors.push(ProposeError::NoLeader.to_string());
+            }
+            errors.extend(alarms.into_iter().map(alarm_text));
             Ok(StatusResponse {
                 header: Some(self.0.header_at(revision, status.term)),
                 version: ETCD_VERSION.to_owned(),
@@ -46,55 +55,113 @@ impl Maintenance for MaintenanceService {
                 raft_applied_index: status.applied_index,
                 errors,
                 db_size_in_use: status.db_size_in_use_bytes,
-                is_learner: status.is_learner,
+                is_learner: self.0.node.is_learner(),
                 storage_version: ETCD_CLUSTER_VERSION.to_owned(),
-                // 0: the size of the store is not limited.
-                db_size_quota: 0,
+                db_size_quota: self.0.limits.quota_bytes.unwrap_or(-1),
                 downgrade_info: Some(DowngradeInfo::default()),
             })
         })
         .await
     }
 
-    /// No alarm can be raised yet, so the list is truly empty; raising one is not possible.
     async fn alarm(
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
         let (metadata, _, alarm) = request.into_parts();
         counted(&self.0, Rpc::Alarm, &metadata, async {
-            if alarm.action() != AlarmAction::Get || AlarmAction::try_from(alarm.action).is_err() {
-                return Err(Fault::NotImplemented(Rpc::Alarm));
+            if alarm.action == AlarmAction::Get as i32 {
+                self.0.node.read_barrier().await?;
+                let (alarms, revision) = self
+                    .0
+                    .engine()
+                    .read(|state| (state.alarms_of(alarm.alarm), state.revision()));
+                return Ok(AlarmResponse {
+                    header: Some(self.0.header(revision)),
+                    alarms,
+                });
             }
-            let revision = self.0.engine().read(|state| state.revision());
-            Ok(AlarmResponse {
-                header: Some(self.0.header(revision)),
-                alarms: Vec::new(),
+            match self.0.propose(Op::Alarm(alarm)).await? {
+                (Reply::Alarm(reply), header) => Ok(AlarmResponse {
+                    header: Some(header),
+                    ..reply
+                }),
+                _ => Err(Fault::MismatchedReply),
+            }
+        })
+        .await
+    }
+
+    /// Of this member only, and without a header, as in etcd.
+    async fn defragment(
+        &self,
+        request: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        counted(&self.0, Rpc::Defragment, request.metadata(), async {
+            let before = self.0.node.status().db_size_bytes;
+            self.0.node.defragment().await?;
+            let after = self.0.node.status().db_size_bytes;
+            tracing::info!(before, after, "finished defragment");
+            Ok(DefragmentResponse { header: None })
+        })
+        .await
+    }
+
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        counted(&self.0, Rpc::Hash, request.metadata(), async {
+            let (input, leases, alarms) = self
+                .0
+                .engine()
+                .read(|state| (state.digest_rows(0), state.leases(), state.alarms()));
+            let input = input?;
+            let current = input.current;
+            let hash = in_background(move || digest::of_state(&input, &leases, &alarms)).await?;
+            Ok(HashResponse {
+                header: Some(self.0.header(current)),
+                hash,
             })
         })
         .await
     }
 
-    async fn defragment(
+    async fn hash_kv(
         &self,
-        _: Request<DefragmentRequest>,
-    ) -> Result<Response<DefragmentResponse>, Status> {
-        not_implemented(&self.0, Rpc::Defragment)
-    }
-
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        not_implemented(&self.0, Rpc::Hash)
-    }
-
-    async fn hash_kv(&self, _: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
-        not_implemented(&self.0, Rpc::HashKv)
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let (metadata, _, asked) = request.into_parts();
+        counted(&self.0, Rpc::HashKv, &metadata, async {
+            let input = self
+                .0
+                .engine()
+                .read(|state| state.digest_rows(asked.revision))?;
+            let DigestRows {
+                revision,
+                compacted,
+                current,
+                ..
+            } = input;
+            let hash = in_background(move || digest::of_keys(&input)).await?;
+            Ok(HashKvResponse {
+                header: Some(self.0.header(current)),
+                hash,
+                compact_revision: compacted,
+                hash_revision: revision,
+            })
+        })
+        .await
     }
 
     async fn snapshot(
         &self,
-        _: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        not_implemented(&self.0, Rpc::Snapshot)
+        self.0.metrics.started(Rpc::Snapshot);
+        let copied = match admit(&self.0, request.metadata()) {
+            Ok(()) => self.0.node.copy_state().await.map_err(Fault::NotProposed),
+            Err(fault) => Err(fault),
+        };
+        let copy = copied.map_err(|fault| refused(&self.0, Rpc::Snapshot, fault))?;
+        snapshot::stream(&self.0, copy).await.map(Response::new)
     }
 
     async fn move_leader(
@@ -111,8 +178,41 @@ impl Maintenance for MaintenanceService {
 
     async fn downgrade(
         &self,
-        _: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        not_implemented(&self.0, Rpc::Downgrade)
+        let (metadata, _, asked) = request.into_parts();
+        counted(&self.0, Rpc::Downgrade, &metadata, async {
+            match DowngradeAction::try_from(asked.action) {
+                Ok(DowngradeAction::Validate) => downgrade::validate(&asked.version)?,
+                Ok(DowngradeAction::Enable) => {
+                    downgrade::validate(&asked.version)?;
+                    return Err(Fault::NoDowngrade);
+                }
+                // Nothing to cancel is no error in etcd either.
+                Ok(DowngradeAction::Cancel) => {}
+                Err(_) => return Err(Fault::Refused(Refusal::UnknownMethod)),
+            }
+            self.0.node.read_barrier().await?;
+            let revision = self.0.engine().revision();
+            Ok(DowngradeResponse {
+                header: Some(self.0.header(revision)),
+                version: ETCD_CLUSTER_VERSION.to_owned(),
+            })
+        })
+        .await
     }
+}
+
+/// As the status of an etcd up to 3.6 has it, and tools look for it.
+pub(crate) fn alarm_text(alarm: Alarm) -> String {
+    format!("memberID:{} alarm:{} ", alarm.member_id, alarm.kind_name())
+}
+
+/// Work that would keep a thread of the runtime busy.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Fault::NotProposed(ProposeError::Stopped))
 }

@@ -184,6 +184,3 @@ fn demands_leader(metadata: &MetadataMap) -> bool {
         .get("hasleader")
         .is_some_and(|value| value.as_bytes() == b"true")
 }
-
-/// A stream without any element, for calls that only answer a status.
-type NoStream<T> = futures::stream::Pending<Result<T, Status>>;

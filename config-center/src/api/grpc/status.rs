@@ -14,7 +14,7 @@ impl From<Fault> for Status {
             Fault::NotForLearner => Code::FailedPrecondition,
             Fault::ClientApiVersion => Code::InvalidArgument,
             Fault::AuthNotEnabled => Code::FailedPrecondition,
-            Fault::NotImplemented(_) => Code::Unimplemented,
+            Fault::NotImplemented(_) | Fault::NoDowngrade => Code::Unimplemented,
             Fault::MismatchedReply => Code::Internal,
         };
         Self::new(code, fault.to_string())

@@ -152,8 +152,6 @@ fn what_would_be_unsafe_to_ignore_is_refused() {
         "--auto-tls",
         "--peer-cert-file a",
         "--auth-token jwt",
-        "--quota-backend-bytes 1000",
-        "--config-file a",
         "--discovery http://d",
         "--wal-dir a",
     ] {
@@ -315,4 +313,89 @@ fn version_and_help_come_before_judgement() {
     assert!(matches!(invoke("-h", &[]), Ok(Invocation::Help)));
     assert!(version_text().starts_with("etcd Version: 3.5.13\n"));
     assert!(help_text().contains("--listen-client-urls 'http://localhost:2379'"));
+}
+
+fn from_file(content: &str) -> Result<Invocation, UsageError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("etcd.conf.yml");
+    std::fs::write(&path, content).unwrap();
+    let line = format!("--name beside --config-file {}", path.display());
+    invoke(&line, &[("ETCD_DATA_DIR", "/beside")])
+}
+
+#[test]
+fn a_config_file_of_etcd_stands_for_all_flags() {
+    let content = "\
+# As etcd.conf.yml.sample has it.
+name: 'infra1'
+data-dir: /var/lib/etcd
+snapshot-count: 5000
+heartbeat-interval: 50
+election-timeout: 500
+quota-backend-bytes: 1000000
+listen-client-urls: http://127.0.0.1:12379,http://127.0.0.1:14001
+advertise-client-urls: http://127.0.0.1:12379
+max-txn-ops: 7
+watch-progress-notify-interval: 90000000000
+grpc-keepalive-min-time: 7s
+auto-compaction-mode: revision
+auto-compaction-retention: \"1000\"
+client-transport-security:
+  cert-file:
+  client-cert-auth: false
+peer-transport-security:
+log-level: warn
+log-outputs: [stderr]
+wal-dir:
+";
+    let Ok(Invocation::Serve(settings)) = from_file(content) else {
+        panic!("{:?}", from_file(content));
+    };
+    assert_eq!(settings.name, "infra1");
+    assert_eq!(settings.data_dir, Path::new("/var/lib/etcd"));
+    assert_eq!((settings.heartbeat_ms, settings.election_ms), (50, 500));
+    assert_eq!(settings.listen_client_urls[1].port, 14001);
+    assert_eq!(settings.quota_bytes, Some(1_000_000));
+    assert_eq!(settings.max_txn_ops, 7);
+    assert_eq!(settings.watch_progress_interval, Duration::from_secs(90));
+    assert_eq!(settings.keepalive_min_time, Duration::from_secs(7));
+    assert_eq!(settings.auto_compaction, Some(Retention::Revisions(1000)));
+    assert_eq!(settings.log_level, LogLevel::Warn);
+    assert_eq!(settings.warnings.len(), 1, "{:?}", settings.warnings);
+    assert!(settings.warnings[0].contains("beside it are ignored"));
+}
+
+#[test]
+fn a_faulty_config_file_names_its_fault() {
+    for (content, expected) in [
+        ("nmae: x", "unknown key \"nmae\", did you mean \"name\"?"),
+        ("config-file: x", "unknown key \"config-file\""),
+        ("name: {a: 1}", "the value of \"name\" is not a plain one"),
+        ("max-txn-ops: many", "max-txn-ops"),
+        (
+            "client-transport-security: {cret-file: x}",
+            "unknown key \"client-transport-security.cret-file\"",
+        ),
+        ("- name", "it is not a list of `key: value` lines"),
+        ("name: [", "cannot be used as --config-file"),
+    ] {
+        let fault = from_file(content).unwrap_err().to_string();
+        assert!(fault.contains(expected), "{content}: {fault}");
+    }
+    let fault = invoke("--config-file /nowhere/etcd.yml", &[]).unwrap_err();
+    assert!(fault.to_string().contains("/nowhere/etcd.yml"));
+}
+
+#[test]
+fn the_quota_is_etcds_default_unless_it_is_given() {
+    for (line, expected) in [
+        ("", Some(2 << 30)),
+        ("--quota-backend-bytes=0", Some(2 << 30)),
+        ("--quota-backend-bytes=-1", None),
+        ("--quota-backend-bytes=53248", Some(53_248)),
+    ] {
+        assert_eq!(settings(line).quota_bytes, expected, "{line}");
+    }
+    let large = settings("--quota-backend-bytes=9000000000");
+    assert!(large.warnings[0].contains("8 GiB"));
 }

@@ -150,7 +150,14 @@ fn judge_write(result: &ClientWriteResult<TypeConfig>) -> Option<RefusalReason> 
 
 /// All questions of a message share one confirmation that this member leads.
 async fn answer(node: &Arc<Node>, questions: Vec<pb::Question>) -> Vec<pb::Answer> {
-    let confirmed = node.confirm_leadership().await;
+    let renewed = questions.iter().filter_map(|question| match question.kind {
+        Some(Question::RenewLease(id)) => Some(id),
+        _ => None,
+    });
+    let confirmed = match node.forget_checkpoints(renewed).await {
+        Ok(()) => node.confirm_leadership().await,
+        Err(error) => Err(error),
+    };
     let mut answers: Vec<pb::Answer> = questions
         .into_iter()
         .map(|question| {

@@ -2,6 +2,7 @@
 //! as it is.
 
 use bytes::Bytes;
+use config_center_core::Alarm;
 use schemas::etcdserverpb::RangeRequest;
 
 use super::{execute, outsider};
@@ -83,7 +84,40 @@ async fn a_state_of_format_1_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_written_today_is_format_1() {
+async fn a_state_of_format_2_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    execute(&folder.state_db(), include_str!("../golden/state-v2.sql")).await;
+    let (state, loaded) = StateHandle::open(&folder, FailureSlot::default())
+        .await
+        .unwrap();
+    assert_eq!(loaded.state.leases_remaining(), [(77, 60, 45)]);
+    let nospace = Alarm {
+        kind: 1,
+        member_id: u64::MAX - 1,
+    };
+    assert_eq!(loaded.state.alarms(), [nospace]);
+    state.close().await;
+}
+
+/// What an upgrade adds says nothing that was not true before.
+#[tokio::test]
+async fn a_state_of_format_1_becomes_one_of_today() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    execute(&folder.state_db(), include_str!("../golden/state-v1.sql")).await;
+    for _ in 0..2 {
+        let (state, loaded) = StateHandle::open(&folder, FailureSlot::default())
+            .await
+            .unwrap();
+        assert_eq!(loaded.state.leases_remaining(), [(77, 60, 0)]);
+        assert_eq!(loaded.state.alarms(), []);
+        state.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_today_is_the_newest_format() {
     let dir = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(dir.path()).unwrap();
     let (log, _) = LogHandle::open(&folder.log_db(), FailureSlot::default())
@@ -96,7 +130,7 @@ async fn what_is_written_today_is_format_1() {
     state.close().await;
     for (path, golden) in [
         (folder.log_db(), include_str!("../golden/log-v1.sql")),
-        (folder.state_db(), include_str!("../golden/state-v1.sql")),
+        (folder.state_db(), include_str!("../golden/state-v2.sql")),
     ] {
         let old = dir.path().join("golden.db");
         execute(&old, golden).await;

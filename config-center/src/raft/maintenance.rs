@@ -1,0 +1,21 @@
+//! What operators do with the database of one member: make it smaller, copy it.
+
+use super::error::ProposeError;
+use super::node::Node;
+use crate::storage::SnapshotFile;
+
+impl Node {
+    /// Gives the free pages of this member's database back to the file system. Writes of this member
+    /// wait meanwhile; the others go on.
+    pub async fn defragment(&self) -> Result<(), ProposeError> {
+        let vacuumed = self.state.vacuum().await;
+        vacuumed.map_err(|_| ProposeError::Stopped)
+    }
+
+    /// A copy of everything that this member has applied; the file goes with the value.
+    pub async fn copy_state(&self) -> Result<SnapshotFile, ProposeError> {
+        let file = SnapshotFile::in_folder(&self.snapshot_folder);
+        let copied = self.state.copy_into(file.clone()).await;
+        copied.map(|_| file).map_err(|_| ProposeError::Stopped)
+    }
+}
