@@ -7,7 +7,7 @@ use super::{
     Context,
     exit::{Exit, Failure},
     flags::Format,
-    host_state::{Desired, HostState, Report, complaints, host_state},
+    host_state::{HostState, Report, complaints, host_state},
     table::{Cell, Paint, Table, age, size},
 };
 use crate::fleet::{
@@ -35,13 +35,8 @@ struct HostRow {
 pub(crate) async fn list(context: &Context) -> Result<Exit, Failure> {
     // One revision for all of it: a config put in between would make its host look behind.
     let view = View::load(&context.client, &context.namespace).await?;
-    let mut hosts: Vec<&String> = view.configs.keys().chain(view.reports.keys()).collect();
-    // A key that somebody deleted has drifted, too.
-    let deleted = view.drifts();
-    hosts.extend(deleted.iter().map(|drift| &drift.host));
-    hosts.sort();
-    hosts.dedup();
-    let rows: Vec<HostRow> = hosts.into_iter().map(|host| row(host, &view)).collect();
+    let hosts = view.hosts().into_iter();
+    let rows: Vec<HostRow> = hosts.map(|host| row(host, &view)).collect();
     if rows.is_empty() {
         context.out.remark(&format!(
             "no host is known: nothing under {} and no agent under {}",
@@ -69,10 +64,7 @@ pub(crate) async fn list(context: &Context) -> Result<Exit, Failure> {
 }
 
 fn row(host: &str, view: &View) -> HostRow {
-    let desired = view.configs.get(host).map(|key| Desired {
-        revision: key.mod_revision,
-        sha256: key.sha256.clone(),
-    });
+    let desired = view.desired(host);
     let report = view.report(host);
     let state = host_state(desired.as_ref(), report);
     let mut problems = complaints(desired.as_ref(), report);

@@ -96,9 +96,13 @@ impl From<FleetError> for Failure {
             | FleetError::Rendering(_)
             | FleetError::Corrupt { .. }
             | FleetError::Invalid(_) => Exit::Invalid,
-            FleetError::MassRemoval(_) | FleetError::Command(_) => Exit::AnsweredNo,
+            FleetError::MassRemoval(_) | FleetError::Command(_) | FleetError::NoDrift(_) => {
+                Exit::AnsweredNo
+            }
             FleetError::NotFound(_) => Exit::NotFound,
-            FleetError::RaceLost { .. } | FleetError::Stale(_) => Exit::RaceLost,
+            FleetError::RaceLost { .. } | FleetError::Stale(_) | FleetError::Precondition(_) => {
+                Exit::RaceLost
+            }
         };
         Self::new(exit, error.to_string())
     }

@@ -1,6 +1,6 @@
 //! `history`, `show`, `rollback`: every release, and the way back to any of them.
 
-use schemas::objects::{Kind, Name, ObjectId};
+use schemas::objects::ObjectId;
 use serde::Serialize;
 
 use super::{
@@ -25,27 +25,9 @@ enum Of {
     Host(String),
 }
 
-/// `Group/web`, also `group/web` and `groups/web`, as people type it.
-pub(crate) fn object_id(text: &str) -> Result<ObjectId, Failure> {
-    let wrong = || {
-        let kinds = Kind::ALL.map(Kind::as_str).join(", ");
-        Failure::new(
-            Exit::Usage,
-            format!("{text:?} names no object: write KIND/NAME, KIND one of {kinds}"),
-        )
-    };
-    let (kind, name) = text.split_once('/').ok_or_else(wrong)?;
-    let kind = kind.to_lowercase();
-    let is_meant = |known: &Kind| {
-        kind == known.as_str().to_lowercase()
-            || kind == known.folder()
-            || kind == known.folder().trim_end_matches('s')
-    };
-    let kind = Kind::ALL.into_iter().find(is_meant).ok_or_else(wrong)?;
-    Ok(ObjectId {
-        kind,
-        name: Name::new(name).map_err(Failure::invalid)?,
-    })
+fn object_id(text: &str) -> Result<ObjectId, Failure> {
+    text.parse()
+        .map_err(|reason| Failure::new(Exit::Usage, reason))
 }
 
 fn of(text: Option<&str>) -> Result<Of, Failure> {
@@ -208,21 +190,4 @@ pub(crate) async fn rollback(context: &Context, args: &flags::Rollback) -> Resul
         args.wait.wait.then_some(args.wait.timeout),
     )
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn objects_are_named_as_people_type_them() {
-        for text in ["Group/web", "group/web", "groups/web"] {
-            assert_eq!(object_id(text).unwrap().to_string(), "Group/web");
-        }
-        assert_eq!(object_id("logset/x").unwrap().kind, Kind::LogSet);
-        assert_eq!(object_id("policies/x").unwrap().kind, Kind::RolloutPolicy);
-        assert_eq!(object_id("web").unwrap_err().exit, Exit::Usage);
-        assert_eq!(object_id("Pod/web").unwrap_err().exit, Exit::Usage);
-        assert_eq!(object_id("Host/a b").unwrap_err().exit, Exit::Invalid);
-    }
 }

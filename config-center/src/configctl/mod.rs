@@ -166,6 +166,7 @@ fn actor(context: &Context, why: &Why) -> Author {
         source: "configctl".into(),
         request_id: format!("{now_ms:x}-{:x}", std::process::id()),
         reason: why.reason.clone(),
+        may_repeat: false,
     }
 }
 

@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use config_center_core::fleet::rollout::{Phase, Tally, tally};
-use serde::Serialize;
+use config_center_core::fleet::rollout::Progress;
 use tokio::time::Instant;
 
 use super::{
@@ -21,99 +20,20 @@ use super::{
 };
 use crate::fleet::{
     audit::now_ms,
-    driver::{Driver, News, load_plan, observer},
+    driver::{Driver, News, load_plan},
     error::FleetError,
     publish::{self, Published},
-    records::{StoredPlan, StoredRollout},
+    rollout_status::RolloutStatus,
     view::View,
 };
 
 const FAILURES_SHOWN: usize = 10;
 
-/// One rollout, as `-o json` prints it.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: String,
-    release: u64,
-    phase: &'static str,
-    policy: Option<String>,
-    wave: usize,
-    waves: usize,
-    #[serde(flatten)]
-    tally: Tally,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    failures: Vec<FailedHost>,
-    #[serde(skip)]
-    is_over: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct FailedHost {
-    host: String,
-    reason: String,
-}
-
-impl Shown {
-    fn new(rollout: &StoredRollout, plan: &StoredPlan, view: &View) -> Self {
-        let progress = &rollout.progress;
-        let observe = observer(view, plan, progress);
-        let failures = progress.failures.iter().map(|(host, reason)| FailedHost {
-            host: host.clone(),
-            reason: reason.clone(),
-        });
-        Self {
-            id: rollout.id.clone(),
-            release: rollout.release,
-            phase: progress.phase.as_str(),
-            policy: rollout.policy_name.as_ref().map(ToString::to_string),
-            wave: (progress.wave + 1).min(rollout.waves),
-            waves: rollout.waves,
-            tally: tally(&plan.plan, progress, observe),
-            reason: progress
-                .halt
-                .as_ref()
-                .map(|halt| halt.reason.clone())
-                .filter(|text| !text.is_empty()),
-            failures: failures.collect(),
-            is_over: progress.phase.is_final() || progress.phase == Phase::Paused,
-        }
-    }
-
-    fn sentence(&self) -> String {
-        let Tally {
-            total,
-            published,
-            applied,
-            failed,
-            offline,
-            ..
-        } = self.tally;
-        let mut words = format!(
-            "rollout {}: {}, wave {} of {}, applied on {applied}/{total} hosts",
-            self.id, self.phase, self.wave, self.waves
-        );
-        for (count, what) in [
-            (
-                published - published.min(applied + failed + offline),
-                "on the way",
-            ),
-            (failed, "failed"),
-            (offline, "offline"),
-        ] {
-            if count > 0 {
-                words.push_str(&format!(", {count} {what}"));
-            }
-        }
-        words
-    }
-
-    /// A rollout that stands still against its will, or was taken back, has failed.
-    fn exit(&self) -> Exit {
-        match self.phase {
-            "running" | "completed" => Exit::Done,
-            _ => Exit::AnsweredNo,
-        }
+fn exit_of(rollout: &RolloutStatus) -> Exit {
+    if rollout.has_failed() {
+        Exit::AnsweredNo
+    } else {
+        Exit::Done
     }
 }
 
@@ -211,9 +131,7 @@ async fn command_to(
     id: &str,
     action: &str,
     why: &flags::Why,
-    command: impl Fn(
-        &config_center_core::fleet::rollout::Progress,
-    ) -> Result<config_center_core::fleet::rollout::Progress, FleetError>,
+    command: impl Fn(&Progress) -> Result<Progress, FleetError>,
 ) -> Result<Exit, Failure> {
     let author = actor(context, why);
     let (client, ns) = (&context.client, &context.namespace);
@@ -231,7 +149,7 @@ async fn status(context: &Context, id: Option<&str>) -> Result<Exit, Failure> {
     for (rollout, _) in view.rollouts.values().rev() {
         if id.is_none_or(|id| id == rollout.id) {
             let plan = load_plan(client, ns, rollout).await?;
-            shown.push(Shown::new(rollout, &plan, &view));
+            shown.push(RolloutStatus::new(rollout, &plan, &view));
         }
     }
     if let (Some(id), []) = (id, &shown[..]) {
@@ -249,12 +167,12 @@ async fn status(context: &Context, id: Option<&str>) -> Result<Exit, Failure> {
             }
         }
         (Format::Table, Some(_)) => tell(context, &shown[0])?,
-        (Format::Table, None) => context.out.table(&table(&shown, &view))?,
+        (Format::Table, None) => context.out.table(&table(&shown))?,
     }
-    Ok(id.map_or(Exit::Done, |_| shown[0].exit()))
+    Ok(id.map_or(Exit::Done, |_| exit_of(&shown[0])))
 }
 
-fn table(shown: &[Shown], view: &View) -> Table {
+fn table(shown: &[RolloutStatus]) -> Table {
     let mut table = Table::new([
         "ROLLOUT", "PHASE", "POLICY", "WAVE", "APPLIED", "FAILED", "BEGAN", "REASON",
     ]);
@@ -264,10 +182,6 @@ fn table(shown: &[Shown], view: &View) -> Table {
             "running" => Paint::Notice,
             _ => Paint::Bad,
         };
-        let began_ms = view
-            .rollouts
-            .get(&rollout.id)
-            .map_or(0, |(stored, _)| stored.progress.began_ms);
         table.row([
             rollout.id.as_str().into(),
             Cell::painted(rollout.phase, paint),
@@ -275,14 +189,14 @@ fn table(shown: &[Shown], view: &View) -> Table {
             format!("{}/{}", rollout.wave, rollout.waves).into(),
             format!("{}/{}", rollout.tally.applied, rollout.tally.total).into(),
             rollout.tally.failed.to_string().into(),
-            age(now_ms().saturating_sub(began_ms)).into(),
+            age(now_ms().saturating_sub(rollout.began_ms)).into(),
             rollout.reason.as_deref().unwrap_or("-").into(),
         ]);
     }
     table
 }
 
-fn tell(context: &Context, rollout: &Shown) -> Result<(), Failure> {
+fn tell(context: &Context, rollout: &RolloutStatus) -> Result<(), Failure> {
     context.out.line(&rollout.sentence())?;
     if let Some(reason) = &rollout.reason {
         context.out.line(&format!("  {reason}"))?;
@@ -328,12 +242,9 @@ async fn watch_rollouts(
         }
         let shown = shown(context, &mut driver, ids).await?;
         live.show(&shown)?;
-        if !to_the_end || shown.iter().all(|rollout| rollout.is_over) {
+        if !to_the_end || shown.iter().all(|rollout| rollout.is_at_rest) {
             live.end(&shown)?;
-            let worst = shown
-                .iter()
-                .map(Shown::exit)
-                .find(|exit| *exit != Exit::Done);
+            let worst = shown.iter().map(exit_of).find(|exit| *exit != Exit::Done);
             return Ok(worst.filter(|_| to_the_end).unwrap_or(Exit::Done));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -353,7 +264,7 @@ async fn shown(
     context: &Context,
     driver: &mut Driver,
     ids: &[String],
-) -> Result<Vec<Shown>, Failure> {
+) -> Result<Vec<RolloutStatus>, Failure> {
     let mut shown = Vec::new();
     for id in ids {
         let Some((rollout, _)) = driver.view().rollouts.get(id).cloned() else {
@@ -368,7 +279,7 @@ async fn shown(
                 std::sync::Arc::new(load_plan(&context.client, &context.namespace, &rollout).await?)
             }
         };
-        shown.push(Shown::new(&rollout, &plan, driver.view()));
+        shown.push(RolloutStatus::new(&rollout, &plan, driver.view()));
     }
     Ok(shown)
 }
@@ -391,10 +302,10 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn show(&mut self, shown: &[Shown]) -> Result<(), Failure> {
+    fn show(&mut self, shown: &[RolloutStatus]) -> Result<(), Failure> {
         let text = shown
             .iter()
-            .map(Shown::sentence)
+            .map(RolloutStatus::sentence)
             .collect::<Vec<_>>()
             .join(" · ");
         if text == self.last {
@@ -417,7 +328,7 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    fn end(&self, shown: &[Shown]) -> Result<(), Failure> {
+    fn end(&self, shown: &[RolloutStatus]) -> Result<(), Failure> {
         if self.is_terminal && !self.last.is_empty() {
             self.context.out.remark("");
         }

@@ -22,6 +22,8 @@ pub struct Author {
     pub source: String,
     pub request_id: String,
     pub reason: String,
+    /// The request id is the client's, and the same request may come again.
+    pub may_repeat: bool,
 }
 
 impl Author {

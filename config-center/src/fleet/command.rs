@@ -1,17 +1,23 @@
 //! The command line of `config-center fleet`: etcdctl's connection flags, and a log.
 
-use std::{ffi::OsString, io::IsTerminal as _, process::ExitCode};
+use std::{ffi::OsString, io::IsTerminal as _, net::SocketAddr, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
 use schemas_client::Client;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tracing_subscriber::{
     filter::{LevelFilter, Targets},
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
-use super::service::serve;
+use super::{
+    api::{self, Api},
+    service::serve,
+};
 use crate::configctl::Connection;
 
 const CANNOT_SERVE: u8 = 1;
@@ -25,6 +31,9 @@ const BAD_FLAGS: u8 = 2;
 struct Flags {
     #[command(flatten)]
     connection: Connection,
+    /// Serve the HTTP API (/api/v1, /openapi.json) on this address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -67,6 +76,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(flags: &Flags) -> Result<(), String> {
     let options = flags.connection.connect_options()?;
+    let api = Api::new(options.clone(), flags.connection.namespace());
     let client = Client::new(options).map_err(|error| error.to_string())?;
     let ns = flags.connection.namespace();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,8 +89,24 @@ fn run(flags: &Flags) -> Result<(), String> {
         let mut terminate = signal(SignalKind::terminate()).map_err(broken)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(broken)?;
         // Stopping between two steps or within one is the same: a step is a transaction.
+        let listening = async {
+            let Some(address) = flags.listen else {
+                return std::future::pending().await;
+            };
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|error| format!("cannot listen on {address}: {error}"))?;
+            let address = listener.local_addr().map_err(|error| error.to_string())?;
+            tracing::info!(%address, "ready to serve the API");
+            if !address.ip().is_loopback() {
+                tracing::warn!("the API is served without TLS: put a proxy in front of it");
+            }
+            api::serve(listener, api).await;
+            Ok(())
+        };
         tokio::select! {
             () = serve(client, ns) => Ok(()),
+            ended = listening => ended,
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }

@@ -23,7 +23,7 @@ use super::{
     publish,
     records::{PublishedRecord, RECORD_FORMAT, StoredPlan, StoredRollout, decode, encode},
     snapshot::head_of,
-    txn::{self, Wanted, Written, put, read_together, unchanged},
+    txn::{self, MAX_TXN_BYTES, Wanted, Written, put, read_together, unchanged},
     view::View,
 };
 
@@ -205,7 +205,7 @@ impl Driver {
             &rollout.progress,
             observe,
             now_ms(),
-            HOSTS_PER_STEP,
+            hosts_per_step(&plan),
         );
         if step.progress == rollout.progress && step.publish.is_empty() {
             let times = [self.wake_at_ms, step.wake_at_ms];
@@ -337,7 +337,7 @@ impl Driver {
                 .as_ref()
                 .map(|halt| halt.reason.clone())
                 .unwrap_or_default(),
-            request_id: String::new(),
+            ..Author::default()
         };
         let action = format!("rollout.{}", next.progress.phase.as_str().replace(' ', "-"));
         let event = author.event(
@@ -362,7 +362,7 @@ impl Driver {
                 .as_ref()
                 .map(|halt| halt.reason.clone())
                 .unwrap_or_default(),
-            request_id: String::new(),
+            ..Author::default()
         };
         match publish::put_back(&self.client, &self.ns, rollout.release, &author).await {
             Ok(published) if published.release.is_some() => {
@@ -400,6 +400,14 @@ fn is_passing(error: &ClientError) -> bool {
                 ..
             }
         )
+}
+
+/// As many hosts as fit into a transaction by number and by size: each document is written to the
+/// host's key and, escaped, to the record beside it.
+fn hosts_per_step(plan: &StoredPlan) -> usize {
+    let largest = plan.documents.iter().map(String::len).max().unwrap_or(0);
+    let each_bytes = largest * 5 / 2 + 1_024;
+    (MAX_TXN_BYTES / each_bytes).clamp(1, HOSTS_PER_STEP)
 }
 
 /// How each host of a rollout stands.
@@ -482,10 +490,9 @@ pub async fn load_plan(
     ns: &Namespace,
     rollout: &StoredRollout,
 ) -> Result<StoredPlan, FleetError> {
-    let prefix = ns.plan(&rollout.id);
+    let prefix = ns.plan(&rollout.id, &rollout.plan_sha256);
     let (found, _) = read_together(client, &[Wanted::Prefix(&prefix)]).await?;
-    // A publish that lost against another one may have left more pieces than this plan has.
-    let pieces = found.into_iter().flatten().take(rollout.plan_pieces);
+    let pieces = found.into_iter().flatten();
     let bytes: Vec<u8> = pieces.flat_map(|kv| kv.value).collect();
     if sha256_hex(&bytes) != rollout.plan_sha256 {
         return Err(FleetError::Corrupt {

@@ -29,6 +29,11 @@ pub enum FleetError {
     /// Somebody changed what was to be changed, and going on would undo it.
     #[error("{0}")]
     Stale(String),
+    /// The revision that the caller saw is not the newest any more.
+    #[error("{0}")]
+    Precondition(String),
+    #[error("{0} has not drifted: its key is as published")]
+    NoDrift(String),
     /// A key of the fleet layer does not hold what it should.
     #[error("{key} cannot be read: {reason}. Nothing was changed")]
     Corrupt { key: String, reason: String },

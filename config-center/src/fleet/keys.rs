@@ -80,9 +80,10 @@ impl Namespace {
         format!("{}{id}", self.rollouts())
     }
 
-    /// The pieces of a rollout's plan.
-    pub fn plan(&self, id: &str) -> String {
-        format!("{}plans/{id}/", self.fleet())
+    /// The pieces of a rollout's plan. The hash is part of the key: two publishers who race for one
+    /// release may both write their plans, and neither may touch the other's.
+    pub fn plan(&self, id: &str, sha256: &str) -> String {
+        format!("{}plans/{id}/{sha256}/", self.fleet())
     }
 
     /// What the keys of all plans of one release begin with.
@@ -90,8 +91,8 @@ impl Namespace {
         format!("{}plans/{id}", self.fleet())
     }
 
-    pub fn plan_piece(&self, id: &str, piece: usize) -> String {
-        format!("{}{piece:04}", self.plan(id))
+    pub fn plan_piece(&self, id: &str, sha256: &str, piece: usize) -> String {
+        format!("{}{piece:04}", self.plan(id, sha256))
     }
 
     /// What the fleet layer last wrote to hosts' keys: what a hand-written value differs from.

@@ -7,13 +7,16 @@
 //! No driver of a rollout needs to be the only one: each step is one transaction that compares the
 //! rollout's progress, so two drivers cannot both carry out the same step (docs/adr/0010).
 
+pub mod api;
 pub mod audit;
 pub mod command;
 pub mod driver;
 pub mod error;
+pub mod host_actions;
 pub mod keys;
 pub mod publish;
 pub mod records;
+pub mod rollout_status;
 pub mod service;
 pub mod snapshot;
 pub mod txn;

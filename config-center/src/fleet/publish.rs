@@ -24,10 +24,13 @@ use config_center_core::fleet::{
     sha256_hex,
 };
 use schemas::{
-    etcdserverpb::{Compare, RequestOp},
-    objects::{Kind, Name, ObjectId, PolicySpec},
+    etcdserverpb::{
+        Compare, RangeRequest, RequestOp,
+        range_request::{SortOrder, SortTarget},
+    },
+    objects::{Kind, Name, Object, ObjectId, PolicySpec},
 };
-use schemas_client::Client;
+use schemas_client::{Client, prefix_end};
 
 use super::{
     audit::{self, Author, now_ms},
@@ -47,6 +50,10 @@ const ROUNDS: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Objects in one release: each is a compare and a put, and the transaction needs a few more.
 const OBJECTS_PER_RELEASE: usize = 100;
+/// What the objects of one release may hold together; plans come beside it.
+const RELEASE_BYTES: usize = 600_000;
+/// Releases among which a repeated request is looked for.
+const REQUESTS_REMEMBERED: i64 = 20;
 /// Releases that are kept, with their rollouts; the audit is kept whole.
 const RELEASES_KEPT: u64 = 500;
 /// A plan is cut into values of this size.
@@ -60,6 +67,8 @@ pub struct Wish {
     /// Delete every object that is not in `put`.
     pub prune: bool,
     pub allow_emptying: bool,
+    /// Objects that must still have these revisions; 0 means that there must be none.
+    pub expected: Vec<(ObjectId, i64)>,
     /// Instead of the groups' policies.
     pub policy: Option<PolicySpec>,
     /// The release that this one puts back; its rollouts end as rolled back.
@@ -84,6 +93,16 @@ pub struct Published {
 
 /// Decides what a wish means for what was read.
 pub fn prepare(snapshot: &Snapshot, wish: &Wish) -> Result<Prepared, FleetError> {
+    for (id, expected) in &wish.expected {
+        let loaded = snapshot.inventory.get(id);
+        let revision = loaded.and_then(Loaded::store_revision).unwrap_or(0);
+        if revision != *expected {
+            return Err(FleetError::Precondition(match revision {
+                0 => format!("{id} is not there any more"),
+                revision => format!("{id} has revision {revision}, and {expected} was expected"),
+            }));
+        }
+    }
     let mut delete = wish.delete.clone();
     let wished: BTreeSet<ObjectId> = wish.put.iter().map(|loaded| loaded.object.id()).collect();
     if wish.prune {
@@ -139,18 +158,22 @@ pub async fn publish(
     author: &Author,
 ) -> Result<Published, FleetError> {
     let snapshot = snapshot::read(client, ns).await?;
+    if let Some(published) = published_before(client, ns, &snapshot, author).await? {
+        return Ok(published);
+    }
     let Prepared { change, .. } = prepare(&snapshot, wish)?;
-    if change.objects.len() <= OBJECTS_PER_RELEASE {
+    let mut objects: Vec<&ObjectDiff> = change.objects.iter().collect();
+    objects.sort_by_key(|diff| (diff.after.is_none(), order_in_parts(diff)));
+    let parts = parts(&objects);
+    if parts.len() <= 1 {
         return publish_together(client, ns, wish, author).await;
     }
     if !wish.allow_emptying {
         change.guard()?;
     }
-    let mut objects: Vec<&ObjectDiff> = change.objects.iter().collect();
-    objects.sort_by_key(|diff| (diff.after.is_none(), order_in_parts(diff)));
     let mut published: Option<Published> = None;
     let mut releases = Vec::new();
-    for part in objects.chunks(OBJECTS_PER_RELEASE) {
+    for part in parts {
         let is_put = |id: &ObjectId| {
             part.iter()
                 .any(|diff| diff.id == *id && diff.after.is_some())
@@ -162,6 +185,7 @@ pub async fn publish(
             delete: deleted.map(|diff| diff.id.clone()).collect(),
             prune: false,
             allow_emptying: true,
+            expected: Vec::new(),
             policy: wish.policy.clone(),
             puts_back: wish.puts_back,
         };
@@ -183,6 +207,64 @@ pub async fn publish(
         rollouts,
         ..last
     })
+}
+
+/// The release that the same request has made already: an answer may be lost, and asked for again.
+async fn published_before(
+    client: &Client,
+    ns: &Namespace,
+    snapshot: &Snapshot,
+    author: &Author,
+) -> Result<Option<Published>, FleetError> {
+    if !author.may_repeat {
+        return Ok(None);
+    }
+    let prefix = ns.releases();
+    let newest = RangeRequest {
+        range_end: prefix_end(prefix.as_bytes()),
+        key: prefix.into(),
+        limit: REQUESTS_REMEMBERED,
+        sort_order: SortOrder::Descend.into(),
+        sort_target: SortTarget::Key.into(),
+        ..Default::default()
+    };
+    for kv in client.range(newest).await?.kvs {
+        let made: Release = decode(&kv.key, &kv.value)?;
+        if (&made.request_id, &made.author) == (&author.request_id, &author.name) {
+            return Ok(Some(Published {
+                change: Change::default(),
+                rollouts: made.rollouts.clone(),
+                release: Some(made),
+                revision: snapshot.revision,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// Cuts changes into what one transaction holds, by number and by size.
+fn parts<'a, 'b>(objects: &'a [&'b ObjectDiff]) -> Vec<&'a [&'b ObjectDiff]> {
+    let bytes =
+        |object: &Option<Object>| object.as_ref().map_or(0, |object| object.to_json().len());
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    let mut part_bytes = 0;
+    for (index, diff) in objects.iter().enumerate() {
+        // Once for the object's key, and before and after in the release.
+        let more_bytes = bytes(&diff.before) + 2 * bytes(&diff.after);
+        let is_full =
+            index - begin == OBJECTS_PER_RELEASE || part_bytes + more_bytes > RELEASE_BYTES;
+        if is_full && index > begin {
+            parts.push(&objects[begin..index]);
+            begin = index;
+            part_bytes = 0;
+        }
+        part_bytes += more_bytes;
+    }
+    if begin < objects.len() {
+        parts.push(&objects[begin..]);
+    }
+    parts
 }
 
 fn order_in_parts(diff: &ObjectDiff) -> u8 {
@@ -451,12 +533,14 @@ impl Draft {
             compare.push(unchanged(ns.rollout(&rollout.id), 0));
             puts.push(put(ns.rollout(&rollout.id), encode(rollout)));
             for (index, piece) in pieces.iter().enumerate() {
-                let operation = put(ns.plan_piece(&rollout.id, index), piece.clone());
+                let operation = put(
+                    ns.plan_piece(&rollout.id, &rollout.plan_sha256, index),
+                    piece.clone(),
+                );
                 if together {
                     puts.push(operation);
                 } else {
-                    // No rollout names it yet. Were this release overtaken, its number is given to
-                    // another one, whose plan then overwrites this.
+                    // No rollout names it yet, and none will if this release is overtaken.
                     let guard = vec![unchanged(ns.rollout(&rollout.id), 0)];
                     if txn::write(client, guard, vec![operation]).await? == Written::Lost {
                         return Ok(None);
@@ -484,7 +568,7 @@ impl Draft {
 }
 
 fn object_change(diff: &ObjectDiff) -> ObjectChange {
-    let hash = |object: &Option<schemas::objects::Object>| {
+    let hash = |object: &Option<Object>| {
         object
             .as_ref()
             .map(|object| sha256_hex(object.to_json().as_bytes()))
@@ -572,6 +656,10 @@ pub async fn put_back(
 ) -> Result<Published, FleetError> {
     let release = release(client, ns, number).await?;
     let snapshot = snapshot::read(client, ns).await?;
+    // Asked again, the objects are what they were before, and that is no reason to refuse.
+    if let Some(published) = published_before(client, ns, &snapshot, author).await? {
+        return Ok(published);
+    }
     let mut wish = Wish {
         allow_emptying: true,
         policy: Some(PolicySpec::default()),

@@ -151,7 +151,23 @@ impl View {
         }
     }
 
-    fn desired(&self, host: &str) -> Option<Desired> {
+    /// Every host that has a key, an agent, or something published, by name.
+    pub fn hosts(&self) -> Vec<&str> {
+        let published = self
+            .published
+            .iter()
+            .filter(|(_, (record, _))| record.document.is_some());
+        let keys = self.configs.keys().chain(self.reports.keys());
+        let mut hosts: Vec<&str> = keys
+            .chain(published.map(|(host, _)| host))
+            .map(String::as_str)
+            .collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+
+    pub fn desired(&self, host: &str) -> Option<Desired> {
         self.configs.get(host).map(|key| Desired {
             revision: key.mod_revision,
             sha256: key.sha256.clone(),

@@ -14,6 +14,7 @@ on_both_stores!(
     publishers_who_meet_lose_nothing,
     old_keys_are_imported,
     more_objects_than_a_transaction_holds,
+    larger_documents_than_a_transaction_holds,
 );
 
 async fn the_contracts_example_is_applied(kind: Kind) {
@@ -307,5 +308,39 @@ async fn more_objects_than_a_transaction_holds(kind: Kind) {
     for name in [&names[0], &names[249]] {
         assert_eq!(stand.config(name).await, None, "{name}");
     }
+    stand.stop().await;
+}
+
+async fn larger_documents_than_a_transaction_holds(kind: Kind) {
+    let stand = Stand::start(kind).await;
+    let names: Vec<String> = (0..60).map(|index| format!("h{index:02}")).collect();
+    let long = "x".repeat(180);
+    let mut text = String::new();
+    for name in &names {
+        let logs: Vec<String> = (0..60)
+            .map(|index| format!("{{path: /{name}/{long}/{index:02}.log, topic: t}}"))
+            .collect();
+        text.push_str(&format!(
+            "---\napiVersion: logconf/v1\nkind: Host\nmetadata: {{name: {name}}}\nspec: {{logs: [{}]}}\n",
+            logs.join(", ")
+        ));
+    }
+    let file = stand.file("large.yaml", &text);
+    stand
+        .configctl(&["apply", "-f", &file, "--wait"])
+        .await
+        .exits(0);
+    // One object, and a plan of sixty different documents: it does not fit beside it.
+    let common = stand.file("common.yaml", &group("all", &names, "/common.log", "t"));
+    stand
+        .configctl(&["apply", "-f", &common, "--wait"])
+        .await
+        .exits(0);
+    for name in &names {
+        let document: Vec<serde_json::Value> =
+            serde_json::from_str(&stand.config(name).await.unwrap()).unwrap();
+        assert_eq!(document.len(), 61, "{name}");
+    }
+    stand.configctl(&["audit", "--verify"]).await.exits(0);
     stand.stop().await;
 }

@@ -6,6 +6,7 @@
     reason = "a failed step of a test is a panic with a place"
 )]
 
+mod api;
 mod declare;
 mod drift;
 mod history;

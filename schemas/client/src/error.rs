@@ -100,7 +100,15 @@ impl ClientError {
                     || message.contains("authentication failed")
                     || message.contains("user name is empty")
             }
-            Self::WatchCanceled { reason, .. } => reason.contains("PermissionDenied"),
+            // A watch is refused in its first response, where the code is part of the text.
+            Self::WatchCanceled { reason, .. } => [
+                "PermissionDenied",
+                "Unauthenticated",
+                "user name is empty",
+                "auth token",
+            ]
+            .iter()
+            .any(|words| reason.contains(words)),
             _ => false,
         }
     }

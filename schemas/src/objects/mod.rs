@@ -16,7 +16,7 @@ pub use log::{Format, Log, Multiline, OnLongLine, Rate, StartAt};
 pub use policy::{Offline, OnFailure, PolicySpec, Wave, Weekday, Window};
 pub use selector::{Operator, Requirement, Selector};
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,30 @@ pub struct ObjectId {
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// `Group/web`, also `group/web` and `groups/web`, as people type it.
+impl FromStr for ObjectId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            let kinds = Kind::ALL.map(Kind::as_str).join(", ");
+            format!("{text:?} names no object: write KIND/NAME, KIND one of {kinds}")
+        };
+        let (kind, name) = text.split_once('/').ok_or_else(wrong)?;
+        let kind = kind.to_lowercase();
+        let is_meant = |known: &Kind| {
+            kind == known.as_str().to_lowercase()
+                || kind == known.folder()
+                || kind == known.folder().trim_end_matches('s')
+        };
+        let kind = Kind::ALL.into_iter().find(is_meant).ok_or_else(wrong)?;
+        Ok(Self {
+            kind,
+            name: Name::new(name)?,
+        })
     }
 }
 
@@ -339,5 +363,31 @@ fn policy_faults(spec: &PolicySpec, faults: &mut Vec<Fault>) {
     for (field, index, message) in spec.faults() {
         let steps = std::iter::once(Step::Field(field)).chain(index.map(Step::Index));
         faults.push(spec_fault(steps, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_named_as_people_type_them() {
+        for text in ["Group/web", "group/web", "groups/web"] {
+            assert_eq!(
+                text.parse::<ObjectId>().map(|id| id.to_string()),
+                Ok("Group/web".into())
+            );
+        }
+        assert_eq!(
+            "logset/x".parse::<ObjectId>().map(|id| id.kind),
+            Ok(Kind::LogSet)
+        );
+        assert_eq!(
+            "policies/x".parse::<ObjectId>().map(|id| id.kind),
+            Ok(Kind::RolloutPolicy)
+        );
+        for bad in ["web", "Pod/web", "Host/a b", "Host/"] {
+            assert!(bad.parse::<ObjectId>().is_err(), "{bad}");
+        }
     }
 }

@@ -20,8 +20,9 @@ use super::{
 };
 use crate::planted::{self, Bug};
 
-/// An agent refuses a larger document unread.
-pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
+/// Half of what an agent reads: the fleet layer keeps a copy of what it published, and both are
+/// written in one transaction, which stores limit to 1.5 MiB.
+pub const MAX_DOCUMENT_BYTES: usize = 512 * 1_024;
 
 /// Who speaks: later is stronger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,8 +166,8 @@ impl fmt::Display for RenderProblem {
             Self::Conflict(conflict) => conflict.fmt(f),
             Self::TooLarge { host, bytes } => write!(
                 f,
-                "the document of {host} has {bytes} bytes, more than the {MAX_DOCUMENT_BYTES} that \
-                 an agent reads: collect with patterns instead of single paths"
+                "the document of {host} has {bytes} bytes, more than the {MAX_DOCUMENT_BYTES} allowed: \
+                 collect with patterns instead of single paths"
             ),
         }
     }
