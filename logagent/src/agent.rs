@@ -310,7 +310,9 @@ impl Agent {
         let allow = AllowList::new(self.settings.allow.clone());
         let mut rejected = Vec::new();
         plan.entries.retain(|entry| {
-            let path = Path::new(&entry.id.path);
+            // Of a pattern, the directory that all its files lie below.
+            let root = entry.compiled().map(|pattern| pattern.root());
+            let path = Path::new(root.as_deref().unwrap_or(&entry.id.path));
             if allow.could_permit(path) {
                 return true;
             }

@@ -184,6 +184,7 @@ impl<S: Sink> Worker<S> {
                     }
                 }
             }
+            self.supervisor.walk_if_due();
             self.supervisor.run_ready();
             self.report_applied();
             if self.supervisor.take_state_changed() {
@@ -191,7 +192,7 @@ impl<S: Sink> Worker<S> {
             }
             if now >= next_directories {
                 next_directories = now + DIRECTORIES_INTERVAL;
-                let wanted = self.supervisor.directories();
+                let wanted = self.supervisor.wanted_directories();
                 for directory in self.watcher.watch_only(&wanted) {
                     self.supervisor.directory_watched(&directory);
                 }

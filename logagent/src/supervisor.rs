@@ -4,6 +4,10 @@
 //! status document's transport. A panic in one tail costs that tail a restart from its last good
 //! rows and nobody else anything.
 
+mod changes;
+mod notes;
+mod patterns;
+mod saving;
 mod slot;
 mod view;
 
@@ -13,9 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logagent_core::checkpoint::{Checkpoint, EntryRows, FileRow};
-use logagent_core::config::{Entry, EntryId, Plan, StartAt};
-use logagent_core::plan::{Change, diff};
-use logagent_core::tailer::{Note, Tailer, TailerOptions};
+use logagent_core::config::{EntryId, Plan};
 use rustc_hash::{FxHashMap, FxHashSet};
 use schemas::fleet::{Loss, Totals};
 
@@ -24,7 +26,9 @@ use crate::inbox::{AckTarget, Arrivals, BlockAck};
 use crate::sink::Sink;
 use crate::source::allow::AllowList;
 use crate::source::blocks::BlockPool;
+use crate::source::directories::Directories;
 use crate::source::tail::{Surroundings, Tail, Turn, base_of, directory_of};
+use patterns::Walker;
 use slot::{Saving, Slot, Stopping};
 pub use view::PipelineView;
 
@@ -32,8 +36,14 @@ pub use view::PipelineView;
 const BLOCK_BYTES: usize = 256 * 1024;
 /// What one file may have in flight.
 const TAIL_UNACKED_MAX_BYTES: u64 = 8 * 1024 * 1024;
-/// How often a path is looked at without a hint.
+/// How often a path is looked at without a hint; a file that was quiet for long is looked at less
+/// often, but still often enough where the file system gives no hints.
 const SWEEP_MS: u64 = 250;
+const SWEEP_MAX_MS: u64 = 1_500;
+/// The pause grows to this part of the time that the file was quiet.
+const SWEEP_SHARE: u64 = 8;
+/// Tails that are due at about the same time are run together.
+const TIMER_GRID_MS: u64 = 50;
 const ROTATE_WAIT_MS: u64 = 60_000;
 const RETRY_MS: u64 = 250;
 const RETRY_MAX_MS: u64 = 5_000;
@@ -64,6 +74,7 @@ pub struct Supervisor<S: Sink> {
     max_line_bytes: usize,
     allow: AllowList,
     blocks: BlockPool,
+    directories: Directories,
     budget: Budget,
     now_ms: u64,
 
@@ -80,6 +91,13 @@ pub struct Supervisor<S: Sink> {
     waiting_for_room: FxHashSet<u64>,
     by_path: FxHashMap<PathBuf, Vec<u64>>,
     by_directory: FxHashMap<PathBuf, Vec<u64>>,
+
+    plan: Plan,
+    walkers: Vec<Walker>,
+    /// The directories that were walked.
+    walked: FxHashSet<PathBuf>,
+    walked_ms: u64,
+    walk_due_ms: u64,
 
     generation: u64,
     rows_changed: bool,
@@ -116,6 +134,7 @@ impl<S: Sink> Supervisor<S> {
             max_line_bytes: options.max_line_bytes,
             allow: AllowList::new(options.allow),
             blocks: BlockPool::new(BLOCK_BYTES),
+            directories: Directories::default(),
             budget: Budget::new(options.in_flight_max_bytes),
             now_ms: 0,
             slots: FxHashMap::default(),
@@ -127,6 +146,11 @@ impl<S: Sink> Supervisor<S> {
             waiting_for_room: FxHashSet::default(),
             by_path: FxHashMap::default(),
             by_directory: FxHashMap::default(),
+            plan: Plan::default(),
+            walkers: Vec::new(),
+            walked: FxHashSet::default(),
+            walked_ms: 0,
+            walk_due_ms: 0,
             generation: checkpoint.generation,
             rows_changed: false,
             save_wanted: false,
@@ -134,214 +158,6 @@ impl<S: Sink> Supervisor<S> {
             trouble: None,
             totals: Totals::default(),
             losses: VecDeque::new(),
-        }
-    }
-
-    /// Carries out what a plan changes. New tails have had their first turn when this returns.
-    pub fn apply(&mut self, plan: &Plan) {
-        let running = self.running_entries(plan);
-        for change in diff(&running, plan) {
-            match change {
-                Change::Keep(id) => self.keep(&id, plan),
-                Change::Stop(id) => self.stop(&id),
-                Change::HandOver { from, to } => self.hand_over(&from, to),
-                Change::Start(entry) => self.start_new(entry),
-            }
-        }
-        self.rows_changed = true;
-        self.state_changed = true;
-        self.run_ready();
-    }
-
-    /// True while a tail waits for another one's acknowledgements before it can begin.
-    pub fn is_handing_over(&self) -> bool {
-        self.slots.values().any(|slot| {
-            slot.stopping
-                .as_ref()
-                .is_some_and(|s| s.successor.is_some())
-        })
-    }
-
-    /// True while a new entry is not on disk yet: a kill now would forget that it was started.
-    pub fn is_saving(&self) -> bool {
-        self.slots
-            .values()
-            .any(|slot| slot.stopping.is_none() && slot.saving != Saving::Settled)
-    }
-
-    /// The entries as a plan would see them: a tail that makes way counts as its successor. Before
-    /// the first plan these are the ones that ran when the agent ended.
-    fn running_entries(&self, plan: &Plan) -> Vec<Entry> {
-        let mut routes: Vec<_> = self.slots.iter().collect();
-        routes.sort_by_key(|(route, _)| **route);
-        let live = routes
-            .into_iter()
-            .filter_map(|(_, slot)| match &slot.stopping {
-                None => Some(slot.tail.entry.clone()),
-                Some(stopping) => stopping.successor.clone(),
-            });
-        let dormant = self.dormant.iter().map(|(id, _)| {
-            let planned = plan.entries.iter().find(|entry| entry.id == *id);
-            planned.cloned().unwrap_or_else(|| Entry {
-                id: id.clone(),
-                index: 0,
-                from: StartAt::Beginning,
-                max_line_bytes: None,
-            })
-        });
-        live.chain(dormant).collect()
-    }
-
-    fn keep(&mut self, id: &EntryId, plan: &Plan) {
-        let Some(entry) = plan.entries.iter().find(|entry| entry.id == *id) else {
-            return;
-        };
-        if let Some(rows) = self.take_dormant(id) {
-            self.start_saved(entry.clone(), rows);
-        } else if let Some(route) = self.route_of(id)
-            && let Some(slot) = self.slots.get_mut(&route)
-        {
-            slot.tail.entry.index = entry.index;
-        }
-    }
-
-    fn stop(&mut self, id: &EntryId) {
-        if let Some(rows) = self.take_dormant(id) {
-            self.keep_stopped(id.clone(), Some(rows));
-        } else if let Some(slot) = self.pending_mut(id) {
-            slot.successor = None;
-        } else if let Some(route) = self.route_of(id) {
-            self.begin_stop(
-                route,
-                Stopping {
-                    successor: None,
-                    rows_to: id.clone(),
-                },
-            );
-        }
-    }
-
-    fn hand_over(&mut self, from: &EntryId, to: Entry) {
-        if let Some(rows) = self.take_dormant(from) {
-            self.start_saved(to, rows);
-        } else if let Some(pending) = self.pending_mut(from) {
-            pending.rows_to = to.id.clone();
-            pending.successor = Some(to);
-        } else if let Some(route) = self.route_of(from) {
-            self.begin_stop(
-                route,
-                Stopping {
-                    rows_to: to.id.clone(),
-                    successor: Some(to),
-                },
-            );
-        }
-    }
-
-    fn start_new(&mut self, entry: Entry) {
-        let leaving = self
-            .slots
-            .values_mut()
-            .filter_map(|slot| slot.stopping.as_mut());
-        for stopping in leaving {
-            if stopping.successor.is_none() && stopping.rows_to == entry.id {
-                // It was just stopped: it goes on where it ends.
-                stopping.successor = Some(entry);
-                return;
-            }
-        }
-        let known = self.stopped.iter().position(|(id, _)| *id == entry.id);
-        let rows = known
-            .and_then(|at| self.stopped.remove(at))
-            .map(|(_, rows)| rows);
-        self.start(entry, rows);
-    }
-
-    /// Starts with what the checkpoint on disk has of this entry, or of the one that it follows.
-    fn start_saved(&mut self, entry: Entry, rows: Vec<FileRow>) {
-        self.start_with(entry, Some(rows), true);
-    }
-
-    /// Starts a new entry, or one whose rows may not be on disk.
-    fn start(&mut self, entry: Entry, rows: Option<Vec<FileRow>>) {
-        self.start_with(entry, rows, false);
-    }
-
-    fn start_with(&mut self, entry: Entry, rows: Option<Vec<FileRow>>, is_saved: bool) {
-        let route = self.next_route;
-        self.next_route += 1;
-        tracing::info!(path = entry.id.path, topic = entry.id.topic, "collecting");
-        let mut tail = self.make_tail(entry, rows.clone(), route);
-        if !is_saved {
-            tail.tailer.must_save();
-        }
-        self.index(route, &tail);
-        self.slots.insert(route, Slot::new(tail, rows));
-        self.ready.push_back(route);
-    }
-
-    fn make_tail(&mut self, entry: Entry, rows: Option<Vec<FileRow>>, route: u64) -> Tail {
-        let options = TailerOptions {
-            block_bytes: BLOCK_BYTES,
-            max_line_bytes: entry
-                .max_line_bytes
-                .map_or(self.max_line_bytes, |asked| asked.min(self.max_line_bytes)),
-            max_unacked_bytes: TAIL_UNACKED_MAX_BYTES,
-            rotate_wait_ms: ROTATE_WAIT_MS,
-            sweep_ms: SWEEP_MS,
-            retry_ms: RETRY_MS,
-            max_retry_ms: RETRY_MAX_MS,
-            ..TailerOptions::default()
-        };
-        let lane = self.budget.lane(&entry.id.topic);
-        let path = PathBuf::from(&entry.id.path);
-        let tailer = Tailer::new(base_of(&path), entry.from, rows, options);
-        Tail::new(entry, tailer, &self.host, route, lane)
-    }
-
-    fn begin_stop(&mut self, route: u64, stopping: Stopping) {
-        let Some(slot) = self.slots.get_mut(&route) else {
-            return;
-        };
-        tracing::info!(
-            path = slot.tail.id().path,
-            topic = slot.tail.id().topic,
-            "stopping"
-        );
-        slot.tail.tailer.begin_stop();
-        slot.stopping = Some(stopping);
-        self.ready.push_back(route);
-    }
-
-    fn route_of(&self, id: &EntryId) -> Option<u64> {
-        let running = |(_, slot): &(&u64, &Slot)| slot.stopping.is_none() && slot.tail.id() == id;
-        self.slots.iter().find(running).map(|(route, _)| *route)
-    }
-
-    fn pending_mut(&mut self, id: &EntryId) -> Option<&mut Stopping> {
-        self.slots
-            .values_mut()
-            .filter_map(|slot| slot.stopping.as_mut())
-            .find(|stopping| {
-                stopping
-                    .successor
-                    .as_ref()
-                    .is_some_and(|entry| entry.id == *id)
-            })
-    }
-
-    fn take_dormant(&mut self, id: &EntryId) -> Option<Vec<FileRow>> {
-        let at = self.dormant.iter().position(|(known, _)| known == id)?;
-        Some(self.dormant.swap_remove(at).1)
-    }
-
-    fn keep_stopped(&mut self, id: EntryId, rows: Option<Vec<FileRow>>) {
-        // An entry that never began has nothing to go on with.
-        let Some(rows) = rows else { return };
-        self.stopped.retain(|(known, _)| *known != id);
-        self.stopped.push_back((id, rows));
-        if self.stopped.len() > STOPPED_MAX {
-            self.stopped.pop_front();
         }
     }
 
@@ -408,17 +224,6 @@ impl<S: Sink> Supervisor<S> {
         self.ready.push_back(ack.route);
     }
 
-    /// The checkpoint of this generation is on disk, or the disk has refused it.
-    fn note_saved(&mut self, generation: u64) {
-        for (route, slot) in &mut self.slots {
-            if matches!(slot.saving, Saving::Until(wanted) if wanted <= generation) {
-                slot.saving = Saving::Settled;
-                slot.tail.tailer.persisted();
-                self.ready.push_back(*route);
-            }
-        }
-    }
-
     fn hint(&mut self, path: &Path) {
         if let Some(routes) = self.by_path.get(path) {
             for route in routes.clone() {
@@ -426,6 +231,7 @@ impl<S: Sink> Supervisor<S> {
             }
             return;
         }
+        self.hint_walk(path);
         // A rotated file that is still written, or the directory itself.
         let name = base_of(path);
         let beside = self
@@ -487,7 +293,8 @@ impl<S: Sink> Supervisor<S> {
 
     /// When the next tail is due.
     pub fn next_due_ms(&self) -> Option<u64> {
-        self.timers.first().map(|(due_ms, _)| *due_ms)
+        let tail_ms = self.timers.first().map(|(due_ms, _)| *due_ms);
+        tail_ms.into_iter().chain(self.walk_due_ms()).min()
     }
 
     fn run_one(&mut self, route: u64) {
@@ -509,11 +316,16 @@ impl<S: Sink> Supervisor<S> {
         slot.tail
             .tailer
             .set_max_unacked_bytes(if has_room { TAIL_UNACKED_MAX_BYTES } else { 0 });
+        let quiet_ms = self.now_ms.saturating_sub(slot.active_ms);
+        slot.tail
+            .tailer
+            .set_sweep_ms((quiet_ms / SWEEP_SHARE).clamp(SWEEP_MS, SWEEP_MAX_MS));
         slot.ran_ms = self.now_ms;
         let around = Surroundings {
             sink: &self.sink,
             blocks: &self.blocks,
             allow: &self.allow,
+            directories: &self.directories,
             target: &self.target,
             now_ms: self.now_ms,
         };
@@ -522,7 +334,10 @@ impl<S: Sink> Supervisor<S> {
         let (charged_bytes, lines_read) = slot.tail.take_charges();
         self.budget.charge(slot.tail.lane(), charged_bytes);
         self.totals.lines_read += lines_read;
-        self.rows_changed |= slot.tail.tailer.revision() != revision;
+        if charged_bytes > 0 || slot.tail.tailer.revision() != revision {
+            slot.active_ms = self.now_ms;
+            self.rows_changed |= slot.tail.tailer.revision() != revision;
+        }
         if slot.tail.take_wants_save() {
             slot.saving = Saving::Wanted;
             self.rows_changed = true;
@@ -534,7 +349,12 @@ impl<S: Sink> Supervisor<S> {
                 if !has_room {
                     self.waiting_for_room.insert(route);
                 }
-                set_timer(&mut self.timers, slot, route, until_ms);
+                let due_ms = if until_ms > self.now_ms + TIMER_GRID_MS {
+                    until_ms.next_multiple_of(TIMER_GRID_MS)
+                } else {
+                    until_ms
+                };
+                set_timer(&mut self.timers, slot, route, due_ms);
             }
             Ok(Turn::Full) => {
                 self.waiting_for_room.insert(route);
@@ -549,7 +369,7 @@ impl<S: Sink> Supervisor<S> {
         }
         let (path, topic) = (slot.tail.id().path.clone(), slot.tail.id().topic.clone());
         for note in slot.tail.tailer.take_notes() {
-            record(&mut self.losses, &mut self.totals, &path, &topic, note);
+            notes::record(&mut self.losses, &mut self.totals, &path, &topic, note);
         }
         self.state_changed |= slot.refresh_state(self.trouble.as_deref());
         let resolved = slot.tail.resolved();
@@ -637,12 +457,14 @@ impl<S: Sink> Supervisor<S> {
     }
 
     /// The directories from which hints are wanted.
-    pub fn directories(&self) -> FxHashSet<PathBuf> {
-        self.by_directory.keys().cloned().collect()
+    pub fn wanted_directories(&self) -> FxHashSet<PathBuf> {
+        let walked = self.walked.iter().cloned();
+        self.by_directory.keys().cloned().chain(walked).collect()
     }
 
     /// A directory is watched only now: what happened in it before gave no hint.
     pub fn directory_watched(&mut self, directory: &Path) {
+        self.hint_walk(directory);
         for route in self
             .by_directory
             .get(directory)
@@ -670,71 +492,9 @@ impl<S: Sink> Supervisor<S> {
             .all(|slot| slot.tail.tailer.is_settled())
     }
 
-    /// True when the next checkpoint has something new.
-    pub fn rows_changed(&self) -> bool {
-        self.rows_changed
-    }
-
-    /// True when reading waits for the next checkpoint.
-    pub fn save_wanted(&self) -> bool {
-        self.save_wanted
-    }
-
-    /// The document on disk is not the newest one, though nothing has changed since.
-    pub fn save_again(&mut self) {
-        self.rows_changed = true;
-    }
-
-    /// The document for the disk, when it changed since the last call.
-    pub fn take_checkpoint(&mut self) -> Option<Checkpoint> {
-        if !std::mem::take(&mut self.rows_changed) {
-            return None;
-        }
-        self.save_wanted = false;
-        self.generation += 1;
-        let mut entries = Vec::with_capacity(self.slots.len() + self.stopped.len());
-        for slot in self.slots.values_mut() {
-            let (id, active) = match &slot.stopping {
-                None => (slot.tail.id().clone(), true),
-                Some(stopping) => (stopping.rows_to.clone(), stopping.successor.is_some()),
-            };
-            if slot.panicked_until_ms.is_none() {
-                slot.saved_rows = slot.tail.tailer.rows();
-            }
-            if slot.saving == Saving::Wanted {
-                slot.saving = Saving::Until(self.generation);
-            }
-            if let Some(rows) = slot.saved_rows.clone() {
-                entries.push(rows_of(id, active, rows));
-            }
-        }
-        let dormant = self
-            .dormant
-            .iter()
-            .map(|(id, rows)| rows_of(id.clone(), true, rows.clone()));
-        let stopped = self
-            .stopped
-            .iter()
-            .map(|(id, rows)| rows_of(id.clone(), false, rows.clone()));
-        entries.extend(dormant.chain(stopped));
-        Some(Checkpoint {
-            generation: self.generation,
-            entries,
-        })
-    }
-
     /// True once after the state of an entry changed.
     pub fn take_state_changed(&mut self) -> bool {
         std::mem::take(&mut self.state_changed)
-    }
-}
-
-fn rows_of(id: EntryId, active: bool, files: Vec<FileRow>) -> EntryRows {
-    EntryRows {
-        path: id.path,
-        topic: id.topic,
-        active,
-        files,
     }
 }
 
@@ -764,48 +524,6 @@ fn unindex(by_path: &mut Index, by_directory: &mut Index, path: &Path, route: u6
                 map.remove(key);
             }
         }
-    }
-}
-
-/// Writes a note of the core to the log, and a loss to the ledger.
-fn record(losses: &mut VecDeque<Loss>, totals: &mut Totals, path: &str, topic: &str, note: Note) {
-    match note {
-        Note::Lost {
-            file,
-            from_offset,
-            to_offset,
-            reason,
-        } => {
-            tracing::warn!(path, topic, %file, from_offset, to_offset, reason, "bytes are lost");
-            totals.lost_bytes += to_offset.saturating_sub(from_offset);
-            losses.push_back(Loss {
-                path: path.to_owned(),
-                topic: topic.to_owned(),
-                from_offset,
-                to_offset,
-                reason,
-                at_ms: crate::status::unix_ms(),
-            });
-            if losses.len() > LOSSES_MAX {
-                losses.pop_front();
-            }
-        }
-        Note::Unreadable { file, reason } => {
-            tracing::warn!(path, topic, %file, reason, "a rotated file waits: it cannot be opened");
-        }
-        Note::Opened { file, offset } => tracing::info!(path, topic, %file, offset, "reading"),
-        Note::Rotated { file } => {
-            tracing::info!(path, topic, %file, "rotated: reading it to its end")
-        }
-        Note::Truncated { file, reason } => tracing::info!(path, topic, %file, reason, "from 0"),
-        Note::HoleSkipped {
-            file,
-            from_offset,
-            to_offset,
-        } => {
-            tracing::warn!(path, topic, %file, from_offset, to_offset, "a hole is skipped");
-        }
-        Note::Finished { file, offset } => tracing::info!(path, topic, %file, offset, "finished"),
     }
 }
 

@@ -259,3 +259,58 @@ fn after_kills_nothing_is_missing() {
     lines.retain(|line| seen.insert(line.clone()));
     assert!(lines == numbered("line", 0..written), "lost or reordered");
 }
+
+#[test]
+fn the_files_of_a_pattern_come_and_go() {
+    let (center, mut broker) = (Center::start(), Broker::start());
+    let home = Home::new(&center, &broker);
+    std::fs::create_dir_all(home.log("app/one")).unwrap();
+    append(&home.log("app/one/a.log"), "a1\n");
+    append(&home.log("app/one/a.log.1"), "old\n");
+    append(&home.log("app/debug.log"), "d1\n");
+    let entry = |topic: &str| {
+        serde_json::json!([{
+            "path": home.log("app/**/*.log*"), "topic": topic, "exclude": ["debug*"],
+        }])
+        .to_string()
+    };
+    center.put(CONFIG_KEY, entry("t"));
+    let agent = home.start();
+    broker.expect("t", &["a1"]);
+    // A directory that comes later, three levels deep, with content.
+    std::fs::create_dir_all(home.log("app/two/x/y")).unwrap();
+    append(&home.log("app/two/x/y/b.log"), "b1\n");
+    broker.expect("t", &["a1", "b1"]);
+    let key = format!("{HOST}:{}", home.log("app/two/x/y/b.log").display());
+    assert_eq!(broker.records("t")[1].key, key);
+    // Rotated under the pattern: the old file is not another one.
+    std::fs::rename(home.log("app/one/a.log.1"), home.log("app/one/a.log.2")).unwrap();
+    std::fs::rename(home.log("app/one/a.log"), home.log("app/one/a.log.1")).unwrap();
+    append(&home.log("app/one/a.log"), "a2\n");
+    broker.expect("t", &["a1", "b1", "a2"]);
+    // One entry in the status, with the lines of all its files.
+    let status = wait_status(&center, "3 lines of one entry", |s| {
+        s.entries.len() == 1 && s.entries[0].lines_acked == 3
+    });
+    assert_eq!(status.entries[0].state, EntryState::Running);
+    assert!(status.entries[0].path.ends_with("app/**/*.log*"));
+    // After a restart nothing is sent again; what was rotated meanwhile is.
+    assert_eq!(agent.terminate(), Some(0));
+    append(&home.log("app/one/a.log"), "a3\n");
+    std::fs::rename(home.log("app/one/a.log"), home.log("app/one/a.log.0")).unwrap();
+    append(&home.log("app/two/x/y/b.log"), "b2\n");
+    let _agent = home.start();
+    let mut lines = broker.wait_lines("t", 5);
+    lines.sort();
+    assert_eq!(lines, ["a1", "a2", "a3", "b1", "b2"]);
+    // Another topic takes over where each file is.
+    let revision = center.put(CONFIG_KEY, entry("u"));
+    wait_running(&center, revision);
+    append(&home.log("app/two/x/y/b.log"), "b3\n");
+    broker.expect("u", &["b3"]);
+    // A file that is gone is let go.
+    std::fs::remove_file(home.log("app/two/x/y/b.log")).unwrap();
+    append(&home.log("app/c.log"), "c1\n");
+    broker.expect("u", &["b3", "c1"]);
+    assert_eq!(broker.lines("t").len(), 5);
+}

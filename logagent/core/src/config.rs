@@ -34,7 +34,7 @@
 //! | `multiline` | error | one record was asked for, and many would come |
 //! | `skip_empty` | `false` supported; `true` is an error | empty records were not asked for |
 //! | `key` | error | the partition, and with it the order, would be another one |
-//! | `exclude` | warning | without globs there is nothing to exclude from |
+//! | `exclude` | supported, with a pattern in the path | |
 //! | `rate`, `send_rate` | warning | lines arrive sooner than asked, unchanged |
 //! | `headers`, `service` | warning | the line itself is unchanged |
 
@@ -44,6 +44,8 @@ use schemas::agent::{validate_path, validate_topic};
 use schemas::fleet::Problem;
 use serde_json::{Map, Value};
 
+use crate::pattern::{Pattern, is_pattern};
+
 /// A value larger than this is refused unread.
 pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// Bounds of `max_line_bytes`. The upper one keeps a record below Kafka's usual limit.
@@ -51,7 +53,7 @@ pub const MIN_LINE_LIMIT_BYTES: u64 = 16;
 pub const MAX_LINE_LIMIT_BYTES: u64 = 900 * 1_024;
 
 /// Identity of an entry: the same path with two topics is two entries.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId {
     pub path: String,
     pub topic: String,
@@ -67,7 +69,7 @@ pub enum StartAt {
 }
 
 /// One entry that is to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     pub id: EntryId,
     /// Position in the array of the config value.
@@ -75,6 +77,35 @@ pub struct Entry {
     pub from: StartAt,
     /// None: the agent's default.
     pub max_line_bytes: Option<usize>,
+    /// What a pattern does not mean.
+    pub exclude: Vec<String>,
+    /// For one file of a pattern: the pattern, which is the path of the entry in the config value.
+    pub pattern: Option<String>,
+}
+
+impl Entry {
+    /// The compiled pattern, when the path is one.
+    #[must_use]
+    pub fn compiled(&self) -> Option<Pattern> {
+        if self.pattern.is_some() || !is_pattern(&self.id.path) {
+            return None;
+        }
+        Pattern::parse(&self.id.path, &self.exclude).ok()
+    }
+
+    /// The path as the config value has it.
+    #[must_use]
+    pub fn asked_path(&self) -> &str {
+        self.pattern.as_deref().unwrap_or(&self.id.path)
+    }
+}
+
+/// The options of an item.
+#[derive(Debug, Default)]
+struct Options {
+    from: StartAt,
+    max_line_bytes: Option<usize>,
+    exclude: Vec<String>,
 }
 
 /// What a config value asks for.
@@ -207,9 +238,15 @@ impl EntryReader<'_> {
         };
         let problems_before = self.plan.problems.len();
         let topic = self.topic(fields);
-        let (from, max_line_bytes) = self.options(fields);
+        let options = self.options(fields);
         let item_is_bad = self.plan.problems.len() > problems_before;
         let paths = self.paths(fields);
+        if !options.exclude.is_empty() && !paths.iter().any(|path| is_pattern(path)) {
+            self.warn(
+                "exclude",
+                "exclude means nothing without a pattern in the path".into(),
+            );
+        }
         let Some(topic) = topic.filter(|_| !item_is_bad) else {
             return Vec::new();
         };
@@ -221,8 +258,10 @@ impl EntryReader<'_> {
                     topic: topic.clone(),
                 },
                 index: self.index,
-                from,
-                max_line_bytes,
+                from: options.from,
+                max_line_bytes: options.max_line_bytes,
+                exclude: options.exclude.clone(),
+                pattern: None,
             })
             .collect()
     }
@@ -291,16 +330,35 @@ impl EntryReader<'_> {
         paths
     }
 
-    fn options(&mut self, fields: &Map<String, Value>) -> (StartAt, Option<usize>) {
-        let mut from = StartAt::Beginning;
-        let mut max_line_bytes = None;
+    /// The patterns of what is not meant: a list, or one.
+    fn exclude(&mut self, value: &Value) -> Vec<String> {
+        let items = match value {
+            Value::Array(items) => items.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let mut patterns = Vec::new();
+        for item in items {
+            let checked = match item.as_str() {
+                Some(text) => Pattern::parse("/", &[text.to_owned()]).map(|_| text.to_owned()),
+                None => Err(format!("exclude holds {}, not a string", kind(item))),
+            };
+            match checked {
+                Ok(text) => patterns.push(text),
+                Err(why) => self.refuse(Some("exclude"), why),
+            }
+        }
+        patterns
+    }
+
+    fn options(&mut self, fields: &Map<String, Value>) -> Options {
+        let mut options = Options::default();
         for (name, value) in fields {
             let text = value.as_str();
             match name.as_str() {
                 "topic" | "path" | "logpath" | "log_path" | "filepath" => {}
                 "from" => match text {
                     Some("beginning") => {}
-                    Some("end") => from = StartAt::End,
+                    Some("end") => options.from = StartAt::End,
                     _ => self.refuse(
                         Some(name),
                         format!("from is {value}: write \"beginning\" or \"end\""),
@@ -308,7 +366,7 @@ impl EntryReader<'_> {
                 },
                 "max_line_bytes" => match value.as_u64() {
                     Some(bytes @ MIN_LINE_LIMIT_BYTES..=MAX_LINE_LIMIT_BYTES) => {
-                        max_line_bytes = usize::try_from(bytes).ok();
+                        options.max_line_bytes = usize::try_from(bytes).ok();
                     }
                     _ => self.refuse(
                         Some(name),
@@ -319,6 +377,7 @@ impl EntryReader<'_> {
                         ),
                     ),
                 },
+                "exclude" => options.exclude = self.exclude(value),
                 "on_long_line" if text == Some("split") => {}
                 "format" if text == Some("raw") => {}
                 "encoding" if text.is_some_and(is_utf8_name) => {}
@@ -332,7 +391,7 @@ impl EntryReader<'_> {
                             shortened(value)
                         ),
                     ),
-                "exclude" | "rate" | "send_rate" | "headers" | "service" => self.warn(
+                "rate" | "send_rate" | "headers" | "service" => self.warn(
                     name,
                     format!("{name} is not supported yet: the entry runs without it"),
                 ),
@@ -345,7 +404,7 @@ impl EntryReader<'_> {
                 ),
             }
         }
-        (from, max_line_bytes)
+        options
     }
 }
 
@@ -355,16 +414,14 @@ fn is_utf8_name(name: &str) -> bool {
 
 fn check_path(path: &str) -> Result<String, String> {
     validate_path(path)?;
-    if path.contains(['*', '?', '[']) {
-        return Err(format!(
-            "path {path:?} is a pattern: globs are not supported yet"
-        ));
-    }
     let normal = normal_path(path);
     if normal == "/" || path.ends_with('/') {
         return Err(format!(
             "path {path:?} names a directory: give the path of a file"
         ));
+    }
+    if is_pattern(&normal) {
+        Pattern::parse(&normal, &[])?;
     }
     Ok(normal)
 }
@@ -485,7 +542,11 @@ mod tests {
             (r#"{"path":"/a/../b","topic":"t"}"#, "1:path"),
             (r#"{"path":"/a/","topic":"t"}"#, "1:path"),
             (r#"{"path":"/","topic":"t"}"#, "1:path"),
-            (r#"{"path":"/a/*.log","topic":"t"}"#, "1:path"),
+            (r#"{"path":"/a/[.log","topic":"t"}"#, "1:path"),
+            (r#"{"path":"/a/**","topic":"t"}"#, "1:path"),
+            (r#"{"path":"/a/%Q.log","topic":"t"}"#, "1:path"),
+            (r#"{"path":"/a/*","exclude":[7],"topic":"t"}"#, "1:exclude"),
+            (r#"{"path":"/a/*","exclude":"[","topic":"t"}"#, "1:exclude"),
             (r#"{"path":7,"topic":"t"}"#, "1:path"),
             (r#"{"path":"/a","topic":"a topic"}"#, "1:topic"),
             (r#"{"path":"/a","topic":null}"#, "1:topic"),
@@ -546,6 +607,19 @@ mod tests {
             &[],
             &[],
         );
+    }
+
+    #[test]
+    fn patterns_are_entries() {
+        let plan = check(
+            r#"[{"path":"/a/**/access.%Y%m%d.log","topic":"t","exclude":["*.tmp","/a/x/**"]}]"#,
+            &[("/a/**/access.%Y%m%d.log", "t")],
+            &[],
+            &[],
+        );
+        let pattern = plan.entries[0].compiled().unwrap();
+        assert!(pattern.matches("/a/b/access.20261124.log"));
+        assert!(!pattern.matches("/a/x/access.20261124.log"));
     }
 
     #[test]

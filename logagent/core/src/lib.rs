@@ -8,6 +8,7 @@
 //! | module | question it answers |
 //! |---|---|
 //! | [`config`] | which entries does this config value ask for, and what is wrong with it |
+//! | [`pattern`] | which paths does a pattern mean |
 //! | [`plan`] | which tails start, stop, stay, or hand over to another topic |
 //! | [`tailer`] | what does one entry do next: stat, open, read, produce, close, wait |
 //! | [`framing`] | where are the lines in this block |
@@ -21,6 +22,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod framing;
 pub mod identity;
+pub mod pattern;
 pub mod plan;
 mod planted;
 pub mod rotation;

@@ -107,6 +107,7 @@ mod tests {
                     index,
                     from: StartAt::Beginning,
                     max_line_bytes: max.parse().ok(),
+                    ..Entry::default()
                 }
             })
             .collect()

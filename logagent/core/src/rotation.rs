@@ -95,6 +95,17 @@ fn age<'a>(base: &str, name: &'a str) -> Option<Age<'a>> {
     suffix.chars().all(is_date).then_some(Age::Date(suffix))
 }
 
+/// The name that a rotated file had before, told by its own: `a.log` of `a.log.1`, `a.log-20261124`
+/// and `a.log.2.gz`.
+#[must_use]
+pub fn base_of(name: &str) -> Option<&str> {
+    let plain = strip_compression(name).unwrap_or(name);
+    plain
+        .match_indices(['.', '-', '_'])
+        .map(|(at, _)| &plain[..at])
+        .find(|base| !base.is_empty() && age(base, plain).is_some())
+}
+
 /// Oldest first. Files that are not named like a rotation of `base` are left out.
 fn rotated<'a>(
     base: &str,
@@ -344,6 +355,22 @@ mod tests {
         ];
         check(&names, &[1], &["a.log.0"]);
         assert!(is_compressed("a.log.2.gz") && !is_compressed("a.log.2"));
+    }
+
+    #[test]
+    fn a_rotated_name_tells_the_name_before() {
+        for name in [
+            "a.log.1",
+            "a.log-20261124",
+            "a.log.2.gz",
+            "a.log-2026-11-24",
+            "a.log_7.zst",
+        ] {
+            assert_eq!(base_of(name), Some("a.log"), "{name}");
+        }
+        for name in ["a.log", "a-2026-11-24.log", "1", ".1", "a.log.gz"] {
+            assert_eq!(base_of(name), None, "{name}");
+        }
     }
 
     #[test]

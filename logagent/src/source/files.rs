@@ -5,18 +5,13 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use logagent_core::identity::{FileId, FileStat};
-use logagent_core::rotation::Sibling;
 use logagent_core::tailer::{Blocked, PathSeen};
 
 use super::allow::AllowList;
-
-/// A directory with more names that begin like the file's is not searched to its end.
-const SIBLINGS_MAX: usize = 10_000;
 
 pub fn stat_of(metadata: &Metadata) -> FileStat {
     FileStat {
@@ -93,34 +88,6 @@ pub fn stat_open(path: &Path, file: &File) -> Result<FileStat, Blocked> {
         .map_err(|error| refused(path, &error))
 }
 
-/// Regular files whose names begin with `base`; what cannot be read is left out.
-pub fn siblings(directory: &Path, base: &str) -> Vec<Sibling> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if !name.as_bytes().starts_with(base.as_bytes()) {
-            continue;
-        }
-        let Some(name) = name.to_str() else { continue };
-        // Not followed: a symlink beside the file is not a rotated file.
-        if let Ok(metadata) = entry.metadata()
-            && metadata.is_file()
-        {
-            found.push(Sibling {
-                name: name.to_owned(),
-                stat: stat_of(&metadata),
-            });
-            if found.len() == SIBLINGS_MAX {
-                break;
-            }
-        }
-    }
-    found
-}
-
 /// The error in the status's words.
 pub fn refused(path: &Path, error: &std::io::Error) -> Blocked {
     if error.kind() == ErrorKind::NotFound {
@@ -190,21 +157,5 @@ mod tests {
             look(&root.join("log/loop"), &allow),
             PathSeen::Blocked(_)
         ));
-    }
-
-    #[test]
-    fn siblings_share_the_beginning_of_the_name() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a.log", "a.log.1", "a.log-2026", "b.log", "a"] {
-            std::fs::write(folder.path().join(name), name).unwrap();
-        }
-        std::fs::create_dir(folder.path().join("a.log.d")).unwrap();
-        let mut names: Vec<_> = siblings(folder.path(), "a.log")
-            .into_iter()
-            .map(|s| s.name)
-            .collect();
-        names.sort();
-        assert_eq!(names, ["a.log", "a.log-2026", "a.log.1"]);
-        assert!(siblings(&folder.path().join("none"), "a").is_empty());
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod allow;
 pub mod blocks;
+pub mod directories;
 pub mod files;
 pub mod tail;
+pub mod walk;
 pub mod watcher;

@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::allow::AllowList;
 use super::blocks::BlockPool;
+use super::directories::Directories;
 use super::files;
 use crate::inbox::{AckTarget, BlockLoad};
 use crate::sink::{BlockToken, Destination, Refusal, Sink};
@@ -30,6 +31,7 @@ pub struct Surroundings<'a, S: Sink> {
     pub sink: &'a S,
     pub blocks: &'a BlockPool,
     pub allow: &'a AllowList,
+    pub directories: &'a Directories,
     pub target: &'a Arc<dyn AckTarget>,
     pub now_ms: u64,
 }
@@ -144,7 +146,9 @@ impl Tail {
                     self.tailer.path_seen(seen);
                 }
                 Step::ListSiblings => {
-                    let siblings = files::siblings(directory_of(&self.path), base_of(&self.path));
+                    let siblings = around
+                        .directories
+                        .siblings(directory_of(&self.path), base_of(&self.path));
                     self.tailer.siblings_seen(siblings);
                 }
                 Step::Open { handle, target } => self.open(handle, &target, around.allow),

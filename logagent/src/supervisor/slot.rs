@@ -37,6 +37,8 @@ pub(super) struct Slot {
     /// When the timer of this tail is set.
     pub(super) due_ms: Option<u64>,
     pub(super) ran_ms: u64,
+    /// When something of its files was last read or changed.
+    pub(super) active_ms: u64,
     /// A hint came: the path is looked at on the next turn.
     pub(super) wake_pending: bool,
     /// After a panic: when it starts again from `saved_rows`.
@@ -64,6 +66,7 @@ impl Slot {
             stopping: None,
             due_ms: None,
             ran_ms: 0,
+            active_ms: 0,
             wake_pending: false,
             panicked_until_ms: None,
             saved_rows,

@@ -1,6 +1,7 @@
 //! What the status document says of the running entries, bounded in size.
 
-use schemas::fleet::{EntryStatus, FileStatus, Loss, Totals, Watching};
+use rustc_hash::FxHashMap;
+use schemas::fleet::{EntryState, EntryStatus, FileStatus, Loss, Totals, Watching};
 
 use super::Supervisor;
 use super::slot::Slot;
@@ -22,6 +23,30 @@ pub struct PipelineView {
 }
 
 impl<S: Sink> Supervisor<S> {
+    /// The patterns of the plan, each as one entry without files so far.
+    fn pattern_statuses(
+        &self,
+        warnings: &mut Vec<String>,
+    ) -> FxHashMap<(String, String), EntryStatus> {
+        let mut statuses = FxHashMap::default();
+        for walker in &self.walkers {
+            let id = &walker.entry.id;
+            warnings.extend(
+                walker
+                    .walk
+                    .trouble()
+                    .map(|why| format!("{}: {why}", id.path)),
+            );
+            let status = EntryStatus {
+                path: id.path.clone(),
+                topic: id.topic.clone(),
+                ..EntryStatus::default()
+            };
+            statuses.insert((id.path.clone(), id.topic.clone()), status);
+        }
+        statuses
+    }
+
     /// The state of everything, at the time of the last turn.
     pub fn view(&mut self) -> PipelineView {
         let mut view = PipelineView {
@@ -46,13 +71,17 @@ impl<S: Sink> Supervisor<S> {
                 *route,
             )
         });
+        let mut patterns = self.pattern_statuses(&mut view.warnings);
         let mut files_left_out = 0;
         for route in &routes {
             let Some(slot) = self.slots.get_mut(route) else {
                 continue;
             };
             if let Some(entry) = entry_status(slot) {
-                view.entries.push(entry);
+                match patterns.get_mut(&(entry.path.clone(), entry.topic.clone())) {
+                    Some(whole) => add(whole, entry),
+                    None => view.entries.push(entry),
+                }
             }
             let lines_per_s = rate(slot, self.now_ms);
             for file in slot.tail.tailer.view().files {
@@ -73,6 +102,9 @@ impl<S: Sink> Supervisor<S> {
                 });
             }
         }
+        let mut wholes: Vec<_> = patterns.into_values().collect();
+        wholes.sort_by(|a, b| (&a.path, &a.topic).cmp(&(&b.path, &b.topic)));
+        view.entries.append(&mut wholes);
         if files_left_out > 0 {
             view.warnings
                 .push(format!("{files_left_out} more files are not listed here"));
@@ -87,24 +119,37 @@ impl<S: Sink> Supervisor<S> {
     }
 }
 
+/// One file of a pattern counts for the pattern; the first trouble stands for all.
+fn add(whole: &mut EntryStatus, file: EntryStatus) {
+    whole.lines_acked += file.lines_acked;
+    whole.bytes_acked += file.bytes_acked;
+    match (whole.state, file.state) {
+        (EntryState::Failing, _) | (_, EntryState::Waiting) => {}
+        (_, state) => whole.state = state,
+    }
+    if whole.error.is_none() {
+        whole.error = file.error;
+    }
+}
+
 /// A tail that makes way is shown as its successor, which waits.
 fn entry_status(slot: &Slot) -> Option<EntryStatus> {
-    let (id, error) = match &slot.stopping {
-        None => (slot.tail.id(), slot.error.clone()),
+    let (entry, error) = match &slot.stopping {
+        None => (&slot.tail.entry, slot.error.clone()),
         Some(stopping) => {
             let waits = format!(
                 "waits until Kafka has acknowledged the lines sent to {}",
                 slot.tail.id().topic
             );
             (
-                &stopping.successor.as_ref()?.id,
+                stopping.successor.as_ref()?,
                 Some(slot.error.clone().unwrap_or(waits)),
             )
         }
     };
     Some(EntryStatus {
-        path: id.path.clone(),
-        topic: id.topic.clone(),
+        path: entry.asked_path().to_owned(),
+        topic: entry.id.topic.clone(),
         state: slot.state,
         error,
         lines_acked: slot.lines_acked,

@@ -197,6 +197,11 @@ impl Tailer {
         self.next_sweep_ms = 0;
     }
 
+    /// How often the path is looked at without a hint from here on: a quiet file less often.
+    pub fn set_sweep_ms(&mut self, sweep_ms: u64) {
+        self.options.sweep_ms = sweep_ms;
+    }
+
     /// How much may be produced and not acknowledged from here on; 0 pauses reading. The sweep goes
     /// on, so that a rotation is seen while the broker is down.
     pub fn set_max_unacked_bytes(&mut self, max_unacked_bytes: u64) {
