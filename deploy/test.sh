@@ -84,7 +84,7 @@ install_packages() {
   ((${#missing[@]})) || return 0
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
-  local install=(apt-get install -y --no-install-recommends "${missing[@]}") as_root=(env)
+  local install=(apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}") as_root=(env)
   command -v apt-get >/dev/null 2>&1 ||
     fail "missing, and no apt-get here; install what these Debian packages hold: ${missing[*]}"
   if ((EUID != 0)); then
@@ -150,7 +150,7 @@ section_tools() {
 section_format() {
   cargo fmt --all --check
   local unformatted
-  unformatted=$(gofmt -l deploy/peers/etcd examples/go-clientv3)
+  unformatted=$(gofmt -l deploy/peers/etcd deploy/bench/kv/go examples/go-clientv3)
   [[ -z $unformatted ]] || fail "not formatted, run gofmt -w on: $unformatted"
 }
 
@@ -158,6 +158,7 @@ section_lint() {
   cargo clippy --locked --workspace --all-targets -- -D warnings
   (cd deploy/peers/etcd && go vet ./descriptors)
   (cd examples/go-clientv3 && go vet .)
+  (cd deploy/bench/kv/go && go vet .)
 }
 
 section_build() {

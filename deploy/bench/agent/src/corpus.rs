@@ -1,0 +1,168 @@
+//! The lines: nginx's combined format, each a function of its number.
+//!
+//! A consumer can tell a line that arrived whole, once, from one that was lost, doubled, split or
+//! altered, without keeping what was written: it makes the line again and compares.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+const AGENTS: [&str; 4] = [
+    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36",
+    "curl/8.14.1",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148",
+];
+const PATHS: [&str; 6] = [
+    "/catalogue/shoes/running",
+    "/api/v1/orders",
+    "/assets/app.3f9c1d.js",
+    "/search?q=blue+jacket&page=",
+    "/",
+    "/images/products/large",
+];
+const STATUSES: [u16; 8] = [200, 200, 200, 200, 304, 302, 404, 500];
+
+/// Appends line `number` without its newline; about 208 bytes on average.
+pub fn append_line(number: u64, out: &mut Vec<u8>) {
+    // A mixed copy of the number varies the fields as real clients do.
+    let mixed = (number ^ (number >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = mixed ^ (mixed >> 29);
+    let pick = |shift: u32, count: usize| (mixed >> shift) as usize % count;
+    let second = number / 1_000;
+    write!(
+        out,
+        "{}.{}.{}.{} - - [24/Nov/2026:{:02}:{:02}:{:02} +0000] \"GET {}/{number} HTTP/1.1\" {} {} \
+         \"https://shop.example/catalogue\" \"{}\"",
+        pick(8, 223) + 1,
+        pick(16, 256),
+        pick(24, 256),
+        pick(32, 254) + 1,
+        second / 3_600 % 24,
+        second / 60 % 60,
+        second % 60,
+        PATHS[pick(40, PATHS.len())],
+        STATUSES[pick(48, STATUSES.len())],
+        pick(3, 60_000),
+        AGENTS[pick(56, AGENTS.len())],
+    )
+    .expect("writing to a Vec");
+}
+
+/// The number of a line that is exactly what `append_line` makes of it.
+pub fn number_of(line: &[u8], scratch: &mut Vec<u8>) -> Option<u64> {
+    const AFTER: &[u8] = b" HTTP/1.1\"";
+    let end = memchr::memmem::find(line, AFTER)?;
+    let start = memchr::memrchr(b'/', &line[..end])? + 1;
+    let number = std::str::from_utf8(&line[start..end]).ok()?.parse().ok()?;
+    scratch.clear();
+    append_line(number, scratch);
+    (scratch == line).then_some(number)
+}
+
+/// Writes lines 0 to `count`; returns the bytes.
+pub fn write_file(path: &Path, count: u64) -> anyhow::Result<u64> {
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    let mut line = Vec::new();
+    let mut bytes = 0;
+    for number in 0..count {
+        line.clear();
+        append_line(number, &mut line);
+        line.push(b'\n');
+        out.write_all(&line)?;
+        bytes += line.len() as u64;
+    }
+    out.into_inner()?.sync_all()?;
+    Ok(bytes)
+}
+
+/// Which numbers have arrived, and how well.
+#[derive(Debug)]
+pub struct Tally {
+    seen: Vec<bool>,
+    last: Option<u64>,
+    scratch: Vec<u8>,
+    pub duplicated: u64,
+    pub altered: u64,
+    pub out_of_order: u64,
+}
+
+impl Tally {
+    pub fn new(count: u64) -> Self {
+        Self {
+            seen: vec![false; count as usize],
+            last: None,
+            scratch: Vec::new(),
+            duplicated: 0,
+            altered: 0,
+            out_of_order: 0,
+        }
+    }
+
+    pub fn take(&mut self, line: &[u8]) {
+        let number = number_of(line, &mut self.scratch);
+        let Some((number, seen)) =
+            number.and_then(|number| Some((number, self.seen.get_mut(number as usize)?)))
+        else {
+            self.altered += 1;
+            return;
+        };
+        self.duplicated += u64::from(std::mem::replace(seen, true));
+        self.out_of_order += u64::from(self.last.is_some_and(|last| number < last));
+        self.last = Some(number);
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.seen.iter().filter(|seen| !**seen).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: u64) -> Vec<u8> {
+        let mut line = Vec::new();
+        append_line(number, &mut line);
+        line
+    }
+
+    #[test]
+    fn a_line_tells_its_number_only_when_whole() {
+        let mut scratch = Vec::new();
+        for number in [0, 7, 999_999] {
+            let mut line = line(number);
+            assert_eq!(number_of(&line, &mut scratch), Some(number));
+            line.pop();
+            assert_eq!(number_of(&line, &mut scratch), None);
+        }
+    }
+
+    #[test]
+    fn lines_are_as_long_as_promised() {
+        let bytes: usize = (0..10_000).map(|number| line(number).len() + 1).sum();
+        assert!((180..230).contains(&(bytes / 10_000)), "{}", bytes / 10_000);
+    }
+
+    #[test]
+    fn a_tally_finds_every_fault() {
+        let mut tally = Tally::new(5);
+        for number in [0, 2, 1, 2] {
+            tally.take(&line(number));
+        }
+        tally.take(b"something else");
+        tally.take(&line(99));
+        assert_eq!(
+            (
+                tally.lost(),
+                tally.duplicated,
+                tally.altered,
+                tally.out_of_order
+            ),
+            (2, 1, 2, 1)
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! What the agent's benchmark and its floor share.
+
+pub mod corpus;
+pub mod properties;
