@@ -18,7 +18,7 @@ const CANNOT_SERVE: u8 = 1;
 const BAD_FLAGS: u8 = 2;
 const CUT_SHORT: i32 = 130;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let arguments: Result<Vec<String>, _> = std::env::args_os()
@@ -132,6 +132,9 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     for address in server.client_addresses() {
         tracing::info!(%address, "ready to serve client requests");
     }
+    // Scripts around etcd, its own tests among them, wait for this line and for "published".
+    let version = flags::ETCD_CLUSTER_VERSION;
+    tracing::info!("enabled capabilities for version {version}");
     tokio::select! {
         name = asked_to_stop(&mut terminate, &mut interrupt) => {
             tracing::info!("{name}: finishing what is in flight, then stopping");

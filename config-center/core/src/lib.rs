@@ -17,7 +17,10 @@ pub mod lease;
 #[cfg(test)]
 mod model_check;
 pub mod mvcc;
+#[cfg(not(feature = "planted"))]
 mod planted;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod quota;
 pub mod refusal;
 pub mod restore;

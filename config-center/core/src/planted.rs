@@ -1,4 +1,7 @@
-//! Known bugs, to show that the model check can fail. Outside of tests none of them exists.
+//! Known bugs, to show that an oracle can fail.
+//!
+//! In tests of this crate one can be planted on one thread. With the cargo feature `planted`, which
+//! no product is built with, one can be planted in a whole process. Otherwise none of them exists.
 
 /// Each is a mistake that some store of this kind has shipped or is likely to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +30,51 @@ pub(crate) enum Bug {
     AuditWithoutChain,
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "planted")))]
 pub(crate) const fn is(_bug: Bug) -> bool {
     false
+}
+
+#[cfg(all(not(test), feature = "planted"))]
+pub(crate) use everywhere::is;
+#[cfg(all(not(test), feature = "planted"))]
+pub use everywhere::plant;
+
+#[cfg(all(not(test), feature = "planted"))]
+mod everywhere {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::Bug;
+
+    /// The number of the planted bug, counted from 1; 0 is none.
+    static PLANTED: AtomicU8 = AtomicU8::new(0);
+
+    const ALL: [Bug; 5] = [
+        Bug::TombstoneCompactedEarly,
+        Bug::CountLimited,
+        Bug::LateCompare,
+        Bug::LeaseNotDetached,
+        Bug::PageSplitsRevision,
+    ];
+
+    pub(crate) fn is(bug: Bug) -> bool {
+        let number = usize::from(PLANTED.load(Ordering::Relaxed));
+        number > 0 && ALL.get(number - 1) == Some(&bug)
+    }
+
+    /// Plants the bug of this name, such as `LateCompare`, for the rest of the process's life.
+    ///
+    /// # Errors
+    /// The known names, when it is none of them.
+    pub fn plant(name: &str) -> Result<(), String> {
+        for (number, bug) in (1..).zip(ALL) {
+            if format!("{bug:?}") == name {
+                PLANTED.store(number, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        Err(format!("{name} is none of {ALL:?}"))
+    }
 }
 
 #[cfg(test)]

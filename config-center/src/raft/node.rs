@@ -329,6 +329,7 @@ impl Node {
                 if node.read_barrier().await.is_ok() {
                     let known = node.engine.read(config_center_core::State::members);
                     if known.contains(&member) {
+                        tracing::info!(name = member.name, "published before");
                         return;
                     }
                     let publish = Command {
@@ -338,7 +339,10 @@ impl Node {
                         ..Command::default()
                     };
                     match node.propose(publish).await {
-                        Ok(_) => return,
+                        Ok(_) => {
+                            tracing::info!(name = member.name, "published to the cluster");
+                            return;
+                        }
                         Err(error) => tracing::warn!(%error, "publishing this member's urls"),
                     }
                 }

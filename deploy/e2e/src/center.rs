@@ -28,10 +28,20 @@ impl Center {
     }
 
     pub fn start_on(folder: &Path, client_port: u16) -> anyhow::Result<Self> {
+        let program = Command::new(binaries::program("config-center")?);
+        Self::spawn(folder, program, client_port)
+    }
+
+    /// Starts this program, which takes the same flags; a restart would start the real one.
+    pub fn start_program(folder: &Path, program: Command) -> anyhow::Result<Self> {
+        Self::spawn(folder, program, ports::free_port())
+    }
+
+    fn spawn(folder: &Path, program: Command, client_port: u16) -> anyhow::Result<Self> {
         let peer_port = ports::free_port();
         let data_dir = folder.join("center.data");
         let log = folder.join("config-center.log");
-        let command = command(&data_dir, client_port, peer_port)?;
+        let command = with_flags(program, &data_dir, client_port, peer_port);
         let process = Process::spawn("config-center", command, &log)?;
         let mut center = Self {
             process,
@@ -87,9 +97,13 @@ impl Center {
 
 /// The command line of a member, in etcd's flags.
 pub fn command(data_dir: &Path, client_port: u16, peer_port: u16) -> anyhow::Result<Command> {
+    let program = Command::new(binaries::program("config-center")?);
+    Ok(with_flags(program, data_dir, client_port, peer_port))
+}
+
+fn with_flags(mut command: Command, data_dir: &Path, client_port: u16, peer_port: u16) -> Command {
     let client = format!("http://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
-    let mut command = Command::new(binaries::program("config-center")?);
     // Flags of the developer's own shell are not part of a test.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ETCD_") {
@@ -113,7 +127,7 @@ pub fn command(data_dir: &Path, client_port: u16, peer_port: u16) -> anyhow::Res
             &peer,
         ])
         .args(["--initial-cluster", &format!("default={peer}")]);
-    Ok(command)
+    command
 }
 
 /// The body of `GET path` when the answer is 200.

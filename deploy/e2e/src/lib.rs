@@ -11,6 +11,7 @@ pub mod binaries;
 pub mod broker;
 pub mod center;
 pub mod delivery;
+pub mod differential;
 pub mod http;
 pub mod lines;
 pub mod peer;

@@ -359,7 +359,7 @@ impl Session {
         let waits = self
             .watchers
             .values()
-            .any(|watcher| watcher.next_rev > revision + 1);
+            .any(|watcher| !watcher.has_begun(revision));
         if !nobody && !waits {
             self.ready.push_back(self.progress(NO_WATCHER, revision));
         }
@@ -373,14 +373,20 @@ impl Session {
         let mut idle = Vec::new();
         for (id, watcher) in &mut self.watchers {
             if let Some(due) = &mut watcher.progress {
-                if *due && !watcher.behind && watcher.next_rev <= revision + 1 {
+                if *due && !watcher.behind {
                     idle.push(*id);
                 }
                 *due = true;
             }
         }
         for id in idle {
-            self.ready.push_back(self.progress(id, revision));
+            if self
+                .watchers
+                .get(&id)
+                .is_some_and(|one| one.has_begun(revision))
+            {
+                self.ready.push_back(self.progress(id, revision));
+            }
         }
     }
 

@@ -15,6 +15,8 @@ use schemas::mvccpb::event::EventType;
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) range: KeyRange,
+    /// As the client gave it; 0 is "from now".
+    start_rev: i64,
     /// Everything below was delivered or does not concern this watcher.
     pub(super) next_rev: i64,
     /// In the stream's queue of watchers that have something to read.
@@ -32,6 +34,7 @@ impl Watcher {
     pub(super) fn new(request: &WatchCreateRequest, range: KeyRange, next_rev: i64) -> Self {
         Self {
             range,
+            start_rev: request.start_revision,
             next_rev,
             behind: false,
             prev_kv: request.prev_kv,
@@ -62,6 +65,13 @@ impl Watcher {
         self.next_rev = self.next_rev.max(first_rev);
         self.behind = true;
         true
+    }
+
+    /// Whether the watcher may be told that it has seen everything up to this revision. Not before
+    /// the revision that it asked to start with exists, although nothing below it concerns it: that
+    /// is etcd's rule, and one revision stricter than it needs to be.
+    pub(super) fn has_begun(&self, revision: i64) -> bool {
+        self.start_rev <= revision && self.next_rev <= revision + 1
     }
 
     pub(super) fn wants(&self, event: &Event) -> bool {
@@ -98,6 +108,18 @@ mod tests {
         behind.behind = true;
         assert!(!behind.announced(20));
         assert_eq!(behind.next_rev, 2);
+    }
+
+    #[test]
+    fn progress_begins_at_the_revision_asked_for() {
+        let request = WatchCreateRequest {
+            start_revision: 8,
+            ..WatchCreateRequest::default()
+        };
+        let asked = Watcher::new(&request, Watcher::range_of(&request), 8);
+        assert!(!asked.has_begun(6) && !asked.has_begun(7) && asked.has_begun(8));
+        // From now: the first revision to come is 8, and all before it is known.
+        assert!(watcher(8).has_begun(7));
     }
 
     #[test]
