@@ -314,3 +314,36 @@ fn the_files_of_a_pattern_come_and_go() {
     broker.expect("u", &["b3", "c1"]);
     assert_eq!(broker.lines("t").len(), 5);
 }
+
+#[test]
+fn keys_headers_and_empty_lines_are_as_asked() {
+    let (center, mut broker) = (Center::start(), Broker::start());
+    let home = Home::new(&center, &broker);
+    append(&home.log("a.log"), "1\n\n2\n");
+    let value = serde_json::json!([{
+        "path": home.log("a.log"), "topic": "t", "skip_empty": true, "key": "k-{host}",
+        "headers": { "team": "shop" }, "service": "web",
+    }]);
+    center.put(CONFIG_KEY, value.to_string());
+    let agent = home.start();
+    broker.expect("t", &["1", "2"]);
+    for record in broker.records("t") {
+        assert_eq!(record.key, format!("k-{HOST}"));
+        assert_eq!(record.headers, ["team=shop", "service=web"]);
+    }
+    // Only empty lines: they are acknowledged all the same, also over a restart.
+    append(&home.log("a.log"), "\n\n");
+    wait_status(&center, "nothing waiting", |status| {
+        status
+            .files
+            .first()
+            .is_some_and(|file| file.size_bytes == 7 && file.lag_bytes == 0)
+    });
+    assert_eq!(agent.terminate(), Some(0));
+    // A changed option goes on where the entry was.
+    center.put(CONFIG_KEY, home.config(&[("a.log", "t")]));
+    let _agent = home.start();
+    append(&home.log("a.log"), "\n3\n");
+    broker.expect("t", &["1", "2", "", "3"]);
+    assert_eq!(broker.records("t")[3].headers, [] as [&str; 0]);
+}

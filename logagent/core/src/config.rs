@@ -32,11 +32,11 @@
 //! | `format` | `raw` supported; others are an error | consumers expect another record |
 //! | `encoding` | `utf-8` supported; others are an error | consumers would get unreadable bytes |
 //! | `multiline` | error | one record was asked for, and many would come |
-//! | `skip_empty` | `false` supported; `true` is an error | empty records were not asked for |
-//! | `key` | error | the partition, and with it the order, would be another one |
+//! | `skip_empty` | supported | |
+//! | `key` | supported, with `{host}` and `{path}` | |
 //! | `exclude` | supported, with a pattern in the path | |
 //! | `rate`, `send_rate` | warning | lines arrive sooner than asked, unchanged |
-//! | `headers`, `service` | warning | the line itself is unchanged |
+//! | `headers`, `service` | supported; `service` is a header | |
 
 use std::collections::HashSet;
 
@@ -79,6 +79,12 @@ pub struct Entry {
     pub max_line_bytes: Option<usize>,
     /// What a pattern does not mean.
     pub exclude: Vec<String>,
+    /// Lines without a byte are not sent.
+    pub skip_empty: bool,
+    /// Template of the records' key: `{host}` and `{path}` are filled in. None: `{host}:{path}`.
+    pub key: Option<String>,
+    /// Headers of each record.
+    pub headers: Vec<(String, String)>,
     /// For one file of a pattern: the pattern, which is the path of the entry in the config value.
     pub pattern: Option<String>,
 }
@@ -106,6 +112,9 @@ struct Options {
     from: StartAt,
     max_line_bytes: Option<usize>,
     exclude: Vec<String>,
+    skip_empty: bool,
+    key: Option<String>,
+    headers: Vec<(String, String)>,
 }
 
 /// What a config value asks for.
@@ -198,6 +207,11 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// What a key template may mention.
+const KEY_FIELDS: [&str; 2] = ["{host}", "{path}"];
+/// More headers than this are no headers.
+const HEADERS_MAX: usize = 32;
+
 /// How an entry names its path, and whether commas separate several.
 const PATH_NAMES: [(&str, bool); 4] = [
     ("path", false),
@@ -261,6 +275,9 @@ impl EntryReader<'_> {
                 from: options.from,
                 max_line_bytes: options.max_line_bytes,
                 exclude: options.exclude.clone(),
+                skip_empty: options.skip_empty,
+                key: options.key.clone(),
+                headers: options.headers.clone(),
                 pattern: None,
             })
             .collect()
@@ -350,6 +367,52 @@ impl EntryReader<'_> {
         patterns
     }
 
+    /// The template of a key, when all its fields are known.
+    fn key(&mut self, value: &Value) -> Option<String> {
+        let Some(text) = value.as_str().filter(|text| !text.is_empty()) else {
+            self.refuse(
+                Some("key"),
+                format!(
+                    "key is {}: write a text such as \"{{host}}:{{path}}\"",
+                    shortened(value)
+                ),
+            );
+            return None;
+        };
+        let rest = KEY_FIELDS
+            .iter()
+            .fold(text.to_owned(), |text, field| text.replace(field, ""));
+        if rest.contains(['{', '}']) {
+            self.refuse(
+                Some("key"),
+                format!("key {text:?} has an unknown field: known are {{host}} and {{path}}"),
+            );
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn headers(&mut self, value: &Value) -> Vec<(String, String)> {
+        let pairs: Option<Vec<_>> = value.as_object().and_then(|fields| {
+            let pair =
+                |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+            fields.iter().map(pair).collect()
+        });
+        match pairs {
+            Some(pairs) if pairs.len() <= HEADERS_MAX => pairs,
+            _ => {
+                self.refuse(
+                    Some("headers"),
+                    format!(
+                        "headers is {}: write an object of at most {HEADERS_MAX} texts",
+                        shortened(value)
+                    ),
+                );
+                Vec::new()
+            }
+        }
+    }
+
     fn options(&mut self, fields: &Map<String, Value>) -> Options {
         let mut options = Options::default();
         for (name, value) in fields {
@@ -381,17 +444,34 @@ impl EntryReader<'_> {
                 "on_long_line" if text == Some("split") => {}
                 "format" if text == Some("raw") => {}
                 "encoding" if text.is_some_and(is_utf8_name) => {}
-                "skip_empty" if *value == Value::Bool(false) => {}
-                "on_long_line" | "format" | "encoding" | "skip_empty" | "multiline" | "key" => self
-                    .refuse(
+                "skip_empty" => match value.as_bool() {
+                    Some(skip) => options.skip_empty = skip,
+                    None => self.refuse(
                         Some(name),
-                        format!(
-                            "{name} = {} is not supported yet, and without it the topic would \
-                             hold something else than asked for: the entry does not run",
-                            shortened(value)
-                        ),
+                        format!("skip_empty is {}: write true or false", shortened(value)),
                     ),
-                "rate" | "send_rate" | "headers" | "service" => self.warn(
+                },
+                "key" => options.key = self.key(value),
+                "headers" => {
+                    let headers = self.headers(value);
+                    options.headers.extend(headers);
+                }
+                "service" => match text {
+                    Some(text) => options.headers.push(("service".into(), text.into())),
+                    None => self.refuse(
+                        Some(name),
+                        format!("service is {}, not a string", kind(value)),
+                    ),
+                },
+                "on_long_line" | "format" | "encoding" | "multiline" => self.refuse(
+                    Some(name),
+                    format!(
+                        "{name} = {} is not supported yet, and without it the topic would \
+                             hold something else than asked for: the entry does not run",
+                        shortened(value)
+                    ),
+                ),
+                "rate" | "send_rate" => self.warn(
                     name,
                     format!("{name} is not supported yet: the entry runs without it"),
                 ),
@@ -642,13 +722,19 @@ mod tests {
             (r#""encoding":"gbk""#, false, "0:encoding"),
             (r#""multiline":{"start":"x"}"#, false, "0:multiline"),
             (r#""skip_empty":false"#, true, ""),
-            (r#""skip_empty":true"#, false, "0:skip_empty"),
-            (r#""key":"k""#, false, "0:key"),
+            (r#""skip_empty":true"#, true, ""),
+            (r#""skip_empty":1"#, false, "0:skip_empty"),
+            (r#""key":"{host}-{path}""#, true, ""),
+            (r#""key":"{nobody}""#, false, "0:key"),
+            (r#""key":"""#, false, "0:key"),
             (r#""exclude":["*.gz"]"#, true, "0:exclude"),
             (r#""rate":{"lines_per_s":1}"#, true, "0:rate"),
             (r#""send_rate":1000"#, true, "0:send_rate"),
-            (r#""headers":{"a":"b"}"#, true, "0:headers"),
-            (r#""service":"web""#, true, "0:service"),
+            (r#""headers":{"a":"b"}"#, true, ""),
+            (r#""headers":{"a":1}"#, false, "0:headers"),
+            (r#""headers":"a""#, false, "0:headers"),
+            (r#""service":"web""#, true, ""),
+            (r#""service":7"#, false, "0:service"),
             (r#""colour":"red""#, true, "0:colour"),
         ];
         for (option, run, place) in table {

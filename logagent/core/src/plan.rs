@@ -84,6 +84,9 @@ pub fn diff(running: &[Entry], plan: &Plan) -> Vec<Change> {
 /// `from` matters only before the first read, and `index` only in reports.
 fn same_options(a: &Entry, b: &Entry) -> bool {
     a.max_line_bytes == b.max_line_bytes
+        && a.skip_empty == b.skip_empty
+        && a.key == b.key
+        && a.headers == b.headers
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use super::{BlockToken, Destination, Refusal, Sink};
@@ -109,6 +109,11 @@ impl Sink for KafkaSink {
         let record = BaseRecord::with_opaque_to(&destination.topic, Arc::clone(token))
             .key(destination.key.as_slice())
             .payload(line);
+        let record = if destination.headers.is_empty() {
+            record
+        } else {
+            record.headers(headers_of(destination))
+        };
         match producer.send(record) {
             Ok(()) => Ok(()),
             Err((error, _)) => match error.rdkafka_error_code() {
@@ -163,6 +168,18 @@ impl Sink for KafkaSink {
     fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }
+}
+
+/// librdkafka takes the headers of a record with it, so each record has its own.
+fn headers_of(destination: &Destination) -> OwnedHeaders {
+    let headers = OwnedHeaders::new_with_capacity(destination.headers.len());
+    let pairs = destination.headers.iter();
+    pairs.fold(headers, |headers, (key, value)| {
+        headers.insert(Header {
+            key,
+            value: Some(value),
+        })
+    })
 }
 
 /// librdkafka's callbacks.

@@ -18,6 +18,18 @@ pub struct Destination {
     pub topic: String,
     /// `host:path`: the same key is the same partition, which keeps the file's order.
     pub key: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Destination {
+    /// What each record carries besides the line.
+    pub fn overhead_bytes(&self) -> u64 {
+        let headers = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        (self.key.len() + headers.sum::<usize>()) as u64
+    }
 }
 
 /// Why a record was not taken.

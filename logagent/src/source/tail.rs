@@ -21,6 +21,8 @@ use crate::sink::{BlockToken, Destination, Refusal, Sink};
 /// What librdkafka spends on a record besides its bytes, roughly: charged so that short lines do
 /// not fill the memory while the budget still looks empty.
 const RECORD_OVERHEAD_BYTES: u64 = 256;
+/// The same key is the same partition, which keeps the order of a file.
+const DEFAULT_KEY: &str = "{host}:{path}";
 /// After this much, the next tail has its turn.
 const TURN_MAX_BYTES: u64 = 1024 * 1024;
 /// A turn also ends after this many steps, so that no tail can hold the thread.
@@ -77,7 +79,14 @@ impl Tail {
     pub fn new(entry: Entry, tailer: Tailer, host: &str, route: u64, lane: usize) -> Self {
         let destination = Destination {
             topic: entry.id.topic.clone(),
-            key: format!("{host}:{}", entry.id.path).into_bytes(),
+            key: entry
+                .key
+                .as_deref()
+                .unwrap_or(DEFAULT_KEY)
+                .replace("{host}", host)
+                .replace("{path}", &entry.id.path)
+                .into_bytes(),
+            headers: entry.headers.clone(),
         };
         Self {
             path: PathBuf::from(&entry.id.path),
@@ -226,10 +235,14 @@ impl Tail {
             held.token.set_load(held.load);
             return true;
         }
-        let key_bytes = self.destination.key.len() as u64;
+        let key_bytes = self.destination.overhead_bytes();
         let before = held.load;
         let mut full = false;
         while let Some((line, next)) = held.block.lines.get(held.at) {
+            if line.bytes.is_empty() && self.entry.skip_empty {
+                held.at = next;
+                continue;
+            }
             match around.sink.send(&self.destination, line.bytes, &held.token) {
                 Ok(()) => {
                     held.load.lines += 1;

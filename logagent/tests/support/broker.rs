@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
+use rdkafka::message::{Headers as _, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -29,6 +29,8 @@ struct Reader {
 pub(crate) struct Record {
     pub(crate) key: String,
     pub(crate) value: Vec<u8>,
+    /// `name=value` of each.
+    pub(crate) headers: Vec<String>,
 }
 
 impl Broker {
@@ -114,7 +116,18 @@ impl Reader {
             let Ok(message) = polled else { continue };
             let key = String::from_utf8(message.key().unwrap_or_default().to_vec()).unwrap();
             let value = message.payload().unwrap_or_default().to_vec();
-            self.records.push(Record { key, value });
+            let text = |bytes: Option<&[u8]>| {
+                String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap()
+            };
+            let headers = message.headers().into_iter().flat_map(|all| all.iter());
+            let headers = headers
+                .map(|header| format!("{}={}", header.key, text(header.value)))
+                .collect();
+            self.records.push(Record {
+                key,
+                value,
+                headers,
+            });
         }
     }
 }
