@@ -11,12 +11,7 @@ use super::{
     rollouts,
     table::{Cell, Table, age},
 };
-use crate::fleet::{
-    audit::now_ms,
-    publish::{self, Published},
-    records::Release,
-    snapshot,
-};
+use crate::fleet::{audit::now_ms, publish::Published, records::Release, releases, snapshot};
 
 /// What a history is of.
 enum Of {
@@ -50,13 +45,13 @@ struct Row<'a> {
 
 pub(crate) async fn history(context: &Context, what: Option<&str>) -> Result<Exit, Failure> {
     let of = of(what)?;
-    let releases = publish::releases(&context.client, &context.namespace).await?;
+    let made = releases::releases(&context.client, &context.namespace).await?;
     let is_meant = |release: &&Release| match &of {
         Of::Everything => true,
         Of::Object(id) => release.changes.iter().any(|changed| changed.id == *id),
         Of::Host(host) => release.hosts.contains(host),
     };
-    let rows: Vec<Row<'_>> = releases
+    let rows: Vec<Row<'_>> = made
         .iter()
         .filter(is_meant)
         .map(|release| row(release, &of))
@@ -116,7 +111,7 @@ fn row<'a>(release: &'a Release, of: &Of) -> Row<'a> {
 pub(crate) async fn show(context: &Context, args: &flags::Show) -> Result<Exit, Failure> {
     let (client, ns) = (&context.client, &context.namespace);
     if let Ok(number) = args.what.parse::<u64>() {
-        let release = publish::release(client, ns, number).await?;
+        let release = releases::release(client, ns, number).await?;
         document(context, &release)?;
         return Ok(Exit::Done);
     }
@@ -129,7 +124,7 @@ pub(crate) async fn show(context: &Context, args: &flags::Show) -> Result<Exit, 
         document(context, &loaded.object)?;
         return Ok(Exit::Done);
     };
-    let release = publish::release(client, ns, number).await?;
+    let release = releases::release(client, ns, number).await?;
     let changed = release.changes.iter().find(|changed| changed.id == id);
     let version = changed
         .and_then(|changed| changed.after.as_ref())
@@ -156,7 +151,7 @@ pub(crate) async fn rollback(context: &Context, args: &flags::Rollback) -> Resul
     let author = actor(context, &args.why);
     let published: Published = match (&args.what, args.to) {
         (Some(what), Some(to)) => {
-            publish::restore(client, ns, &object_id(what)?, to, &author).await?
+            releases::restore(client, ns, &object_id(what)?, to, &author).await?
         }
         (Some(_), None) => {
             return Err(Failure::new(
@@ -181,7 +176,7 @@ pub(crate) async fn rollback(context: &Context, args: &flags::Rollback) -> Resul
             if number == 0 {
                 return Err(Failure::new(Exit::NotFound, "nothing was released yet"));
             }
-            publish::put_back(client, ns, number, &author).await?
+            releases::put_back(client, ns, number, &author).await?
         }
     };
     rollouts::follow_publish(

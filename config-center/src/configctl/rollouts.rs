@@ -22,8 +22,9 @@ use crate::fleet::{
     audit::now_ms,
     driver::{Driver, News, load_plan},
     error::FleetError,
-    publish::{self, Published},
+    publish::Published,
     rollout_status::RolloutStatus,
+    rollouts as stored,
     view::View,
 };
 
@@ -122,7 +123,7 @@ pub(crate) async fn run(context: &Context, command: &flags::Rollout) -> Result<E
 }
 
 async fn running(context: &Context) -> Result<Vec<String>, Failure> {
-    let running = publish::running_rollouts(&context.client, &context.namespace).await?;
+    let running = stored::running_rollouts(&context.client, &context.namespace).await?;
     Ok(running.into_iter().map(|(rollout, _)| rollout.id).collect())
 }
 
@@ -135,7 +136,7 @@ async fn command_to(
 ) -> Result<Exit, Failure> {
     let author = actor(context, why);
     let (client, ns) = (&context.client, &context.namespace);
-    publish::command(client, ns, id, action, &author, command).await?;
+    stored::command(client, ns, id, action, &author, command).await?;
     // What can be done at once is done at once: a resumed rollout should move.
     let ids = [id.to_owned()];
     watch_rollouts(context, &ids, None, false).await?;

@@ -20,8 +20,8 @@ use super::{
     audit::{self, Author, now_ms},
     error::FleetError,
     keys::Namespace,
-    publish,
     records::{PublishedRecord, RECORD_FORMAT, StoredPlan, StoredRollout, decode, encode},
+    releases, rollouts,
     snapshot::head_of,
     txn::{self, MAX_TXN_BYTES, Wanted, Written, put, read_together, unchanged},
     view::View,
@@ -195,7 +195,7 @@ impl Driver {
         let Some((rollout, mod_revision)) = self.view.rollouts.get(id).cloned() else {
             return Ok(false);
         };
-        if publish::asks_to_be_put_back(&rollout) {
+        if rollout.progress.phase == Phase::RollingBack {
             return self.put_back(&rollout).await;
         }
         let plan = self.plan(&rollout).await?;
@@ -364,7 +364,7 @@ impl Driver {
                 .unwrap_or_default(),
             ..Author::default()
         };
-        match publish::put_back(&self.client, &self.ns, rollout.release, &author).await {
+        match releases::put_back(&self.client, &self.ns, rollout.release, &author).await {
             Ok(published) if published.release.is_some() => {
                 self.catch_up(published.revision).await?;
             }
@@ -374,7 +374,7 @@ impl Driver {
                     let reason = "the release cannot be put back: its objects were changed again";
                     Ok(progress.abort("policy", reason, now_ms())?)
                 };
-                let told = publish::command(
+                let told = rollouts::command(
                     &self.client,
                     &self.ns,
                     &rollout.id,

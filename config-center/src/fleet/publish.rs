@@ -20,29 +20,25 @@ use config_center_core::fleet::{
     change::{Change, ObjectDiff, change},
     inventory::{Inventory, Loaded},
     render::render,
-    rollout::{Phase, Plan, Progress},
+    rollout::{Plan, Progress},
     sha256_hex,
 };
 use schemas::{
-    etcdserverpb::{
-        Compare, RangeRequest, RequestOp,
-        range_request::{SortOrder, SortTarget},
-    },
+    etcdserverpb::{Compare, RequestOp},
     objects::{Kind, Name, Object, ObjectId, PolicySpec},
 };
-use schemas_client::{Client, prefix_end};
+use schemas_client::Client;
 
 use super::{
     audit::{self, Author, now_ms},
     driver::load_plan,
     error::FleetError,
     keys::Namespace,
-    records::{RECORD_FORMAT, Release, ReleasedObject, StoredPlan, StoredRollout, decode, encode},
+    records::{RECORD_FORMAT, Release, ReleasedObject, StoredPlan, StoredRollout, encode},
+    releases::published_before,
+    rollouts::running_rollouts,
     snapshot::{self, Snapshot},
-    txn::{
-        self, MAX_TXN_BYTES, MAX_TXN_OPS, Wanted, Written, none_newer, put, read_together,
-        unchanged,
-    },
+    txn::{self, MAX_TXN_BYTES, MAX_TXN_OPS, Written, none_newer, put, unchanged},
 };
 
 /// Publishers who meet sort themselves out in a few rounds.
@@ -52,8 +48,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 const OBJECTS_PER_RELEASE: usize = 100;
 /// What the objects of one release may hold together; plans come beside it.
 const RELEASE_BYTES: usize = 600_000;
-/// Releases among which a repeated request is looked for.
-const REQUESTS_REMEMBERED: i64 = 20;
 /// Releases that are kept, with their rollouts; the audit is kept whole.
 const RELEASES_KEPT: u64 = 500;
 /// A plan is cut into values of this size.
@@ -207,39 +201,6 @@ pub async fn publish(
         rollouts,
         ..last
     })
-}
-
-/// The release that the same request has made already: an answer may be lost, and asked for again.
-async fn published_before(
-    client: &Client,
-    ns: &Namespace,
-    snapshot: &Snapshot,
-    author: &Author,
-) -> Result<Option<Published>, FleetError> {
-    if !author.may_repeat {
-        return Ok(None);
-    }
-    let prefix = ns.releases();
-    let newest = RangeRequest {
-        range_end: prefix_end(prefix.as_bytes()),
-        key: prefix.into(),
-        limit: REQUESTS_REMEMBERED,
-        sort_order: SortOrder::Descend.into(),
-        sort_target: SortTarget::Key.into(),
-        ..Default::default()
-    };
-    for kv in client.range(newest).await?.kvs {
-        let made: Release = decode(&kv.key, &kv.value)?;
-        if (&made.request_id, &made.author) == (&author.request_id, &author.name) {
-            return Ok(Some(Published {
-                change: Change::default(),
-                rollouts: made.rollouts.clone(),
-                release: Some(made),
-                revision: snapshot.revision,
-            }));
-        }
-    }
-    Ok(None)
 }
 
 /// Cuts changes into what one transaction holds, by number and by size.
@@ -622,165 +583,4 @@ fn unreached<'a>(plan: &'a StoredPlan, progress: &'a Progress) -> impl Iterator<
     };
     let rest = hosts[progress.published.min(hosts.len())..].iter();
     written.filter(left_out).chain(rest).map(String::as_str)
-}
-
-/// Rollouts that are not over, with the revisions of their keys.
-pub async fn running_rollouts(
-    client: &Client,
-    ns: &Namespace,
-) -> Result<Vec<(StoredRollout, i64)>, FleetError> {
-    let rollouts = all_rollouts(client, ns).await?;
-    Ok(rollouts
-        .into_iter()
-        .filter(|(rollout, _)| !rollout.progress.phase.is_final())
-        .collect())
-}
-
-pub async fn all_rollouts(
-    client: &Client,
-    ns: &Namespace,
-) -> Result<Vec<(StoredRollout, i64)>, FleetError> {
-    let prefix = ns.rollouts();
-    let (found, _) = read_together(client, &[Wanted::Prefix(&prefix)]).await?;
-    let rollout =
-        |kv: &schemas::mvccpb::KeyValue| Ok((decode(&kv.key, &kv.value)?, kv.mod_revision));
-    found.iter().flatten().map(rollout).collect()
-}
-
-/// Puts a release back: each object that it changed becomes what it was before.
-pub async fn put_back(
-    client: &Client,
-    ns: &Namespace,
-    number: u64,
-    author: &Author,
-) -> Result<Published, FleetError> {
-    let release = release(client, ns, number).await?;
-    let snapshot = snapshot::read(client, ns).await?;
-    // Asked again, the objects are what they were before, and that is no reason to refuse.
-    if let Some(published) = published_before(client, ns, &snapshot, author).await? {
-        return Ok(published);
-    }
-    let mut wish = Wish {
-        allow_emptying: true,
-        policy: Some(PolicySpec::default()),
-        puts_back: Some(number),
-        ..Default::default()
-    };
-    for changed in &release.changes {
-        let there = snapshot
-            .inventory
-            .get(&changed.id)
-            .map(|loaded| loaded.object.clone());
-        let after = changed
-            .after
-            .as_ref()
-            .map(|version| changed.load(version))
-            .transpose()?;
-        if there != after.map(|loaded| loaded.object) {
-            return Err(FleetError::Stale(format!(
-                "{} was changed again after release {number}: putting that release back would undo \
-                 the later change too. Look at `configctl history {}` and restore a version of it",
-                changed.id, changed.id
-            )));
-        }
-        match &changed.before {
-            Some(version) => wish.put.push(changed.load(version)?),
-            None => wish.delete.push(changed.id.clone()),
-        }
-    }
-    publish(client, ns, &wish, author).await
-}
-
-/// Publishes the version of an object that a release made; also one that was deleted since.
-pub async fn restore(
-    client: &Client,
-    ns: &Namespace,
-    id: &ObjectId,
-    number: u64,
-    author: &Author,
-) -> Result<Published, FleetError> {
-    let release = release(client, ns, number).await?;
-    let changed = release
-        .changes
-        .iter()
-        .find(|changed| changed.id == *id)
-        .ok_or_else(|| {
-            FleetError::NotFound(format!(
-                "release {number} did not change {id}: see `configctl history {id}`"
-            ))
-        })?;
-    let mut wish = Wish {
-        allow_emptying: true,
-        ..Default::default()
-    };
-    match &changed.after {
-        Some(version) => wish.put.push(changed.load(version)?),
-        None => wish.delete.push(id.clone()),
-    }
-    publish(client, ns, &wish, author).await
-}
-
-pub async fn release(client: &Client, ns: &Namespace, number: u64) -> Result<Release, FleetError> {
-    let key = ns.release(number);
-    let kv = client
-        .get(key.clone())
-        .await?
-        .kv
-        .ok_or_else(|| FleetError::NotFound(format!("there is no release {number}")))?;
-    decode(key.as_bytes(), &kv.value)
-}
-
-/// Releases, newest first.
-pub async fn releases(client: &Client, ns: &Namespace) -> Result<Vec<Release>, FleetError> {
-    let prefix = ns.releases();
-    let (found, _) = read_together(client, &[Wanted::Prefix(&prefix)]).await?;
-    let mut releases: Vec<Release> = found
-        .iter()
-        .flatten()
-        .map(|kv| decode(&kv.key, &kv.value))
-        .collect::<Result<_, _>>()?;
-    releases.reverse();
-    Ok(releases)
-}
-
-/// A command of an operator to a rollout, with its audit record.
-pub async fn command(
-    client: &Client,
-    ns: &Namespace,
-    id: &str,
-    action: &str,
-    author: &Author,
-    command: impl Fn(&Progress) -> Result<Progress, FleetError>,
-) -> Result<StoredRollout, FleetError> {
-    for _ in 0..ROUNDS {
-        let (key, head_key) = (ns.rollout(id), ns.head());
-        let (mut found, _) =
-            read_together(client, &[Wanted::Key(&key), Wanted::Key(&head_key)]).await?;
-        let head_kv = found.pop().and_then(|kvs| kvs.into_iter().next());
-        let kv = found.pop().and_then(|kvs| kvs.into_iter().next());
-        let kv = kv.ok_or_else(|| FleetError::NotFound(format!("there is no rollout {id}")))?;
-        let mut rollout: StoredRollout = decode(&kv.key, &kv.value)?;
-        rollout.progress = command(&rollout.progress)?;
-        let head = snapshot::head_of(head_kv.as_ref())?;
-        let event = author.event(
-            action,
-            &format!("rollout {id}"),
-            rollout.progress.phase.as_str(),
-        );
-        let revision = head_kv.map_or(0, |kv| kv.mod_revision);
-        let (compare, appended) = audit::append(ns, &head, revision, event, head.release);
-        let mut puts = vec![put(key.clone(), encode(&rollout))];
-        puts.extend(appended);
-        let compare = vec![unchanged(key, kv.mod_revision), compare];
-        if txn::write(client, compare, puts).await? != Written::Lost {
-            return Ok(rollout);
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-    Err(FleetError::RaceLost { rounds: ROUNDS })
-}
-
-/// The phase in which a rollout asks to be put back.
-pub fn asks_to_be_put_back(rollout: &StoredRollout) -> bool {
-    rollout.progress.phase == Phase::RollingBack
 }

@@ -14,21 +14,21 @@ use super::{
     problem::Problem,
     request::{Caller, Page, Paged},
 };
-use crate::fleet::{audit as trail, publish, records::Release};
+use crate::fleet::{audit as trail, records::Release, releases};
 
 /// Newest first.
 pub(super) async fn list(
     caller: Caller,
     Query(page): Query<Page>,
 ) -> Result<Json<Paged<Release>>, Problem> {
-    let releases = publish::releases(&caller.client, &caller.ns).await?;
+    let releases = releases::releases(&caller.client, &caller.ns).await?;
     Ok(Json(
         page.cut(releases, |release| release.number.to_string())?,
     ))
 }
 
 pub(super) async fn read(caller: Caller, Path(number): Path<u64>) -> Result<Response, Problem> {
-    let release = publish::release(&caller.client, &caller.ns, number).await?;
+    let release = releases::release(&caller.client, &caller.ns, number).await?;
     Ok(Json(release).into_response())
 }
 
@@ -47,10 +47,10 @@ pub(super) async fn rollback(
 ) -> Result<Response, Problem> {
     let (client, ns, author) = (&caller.client, &caller.ns, &caller.author);
     published(match &which.object {
-        None => publish::put_back(client, ns, number, author).await?,
+        None => releases::put_back(client, ns, number, author).await?,
         Some(text) => {
             let id: ObjectId = text.parse().map_err(Problem::bad_request)?;
-            publish::restore(client, ns, &id, number, author).await?
+            releases::restore(client, ns, &id, number, author).await?
         }
     })
 }

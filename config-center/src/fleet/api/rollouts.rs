@@ -12,7 +12,7 @@ use super::{
     request::{Caller, Page, Paged},
 };
 use crate::fleet::{
-    audit::now_ms, driver::load_plan, error::FleetError, publish, rollout_status::RolloutStatus,
+    audit::now_ms, driver::load_plan, error::FleetError, rollout_status::RolloutStatus, rollouts,
     view::View,
 };
 
@@ -58,6 +58,6 @@ pub(super) async fn command(
         })
     };
     let action = format!("rollout.{command}");
-    let rollout = publish::command(&caller.client, &caller.ns, &id, &action, author, next).await?;
+    let rollout = rollouts::command(&caller.client, &caller.ns, &id, &action, author, next).await?;
     Ok(Json(rollout).into_response())
 }
