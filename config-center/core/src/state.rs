@@ -348,6 +348,12 @@ impl State {
         self.leases.all_remaining().collect()
     }
 
+    /// Keys that exist at the newest revision.
+    #[must_use]
+    pub fn live_keys(&self) -> usize {
+        self.keys.current_rows().count()
+    }
+
     /// The active alarms, by kind and member.
     #[must_use]
     pub fn alarms(&self) -> Vec<Alarm> {

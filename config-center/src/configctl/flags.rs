@@ -132,6 +132,9 @@ pub(crate) enum Command {
     /// The agents and what they really run
     #[command(subcommand)]
     Agents(Agents),
+    /// The members of the store, and its snapshots
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Plain keys, for looking behind the scenes
     #[command(subcommand)]
     Kv(Kv),
@@ -139,6 +142,57 @@ pub(crate) enum Command {
     Completion { shell: clap_complete::Shell },
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Show each endpoint's member; exit code 1 when one has an error or does not answer
+    Status,
+    /// Copies of the whole store, for the worst case
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshot {
+    /// Save a snapshot of the store to a file
+    Save { file: PathBuf },
+    /// Show what is in a saved snapshot
+    Status {
+        file: PathBuf,
+        #[command(flatten)]
+        check: SnapshotCheck,
+    },
+    /// Make the data folder of a new cluster's member from a saved snapshot
+    ///
+    /// Run it once for each member, with the same file and the same --initial-cluster, then start
+    /// the members with the same flags.
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotCheck {
+    /// Take a file without its digest, or with a wrong one
+    #[arg(long)]
+    pub(crate) skip_hash_check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    pub(crate) file: PathBuf,
+    /// A folder that does not exist yet or is empty; NAME.etcd when left out
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) data_dir: Option<PathBuf>,
+    #[arg(long, default_value = "default")]
+    pub(crate) name: String,
+    #[arg(long, default_value = "default=http://localhost:2380")]
+    pub(crate) initial_cluster: String,
+    #[arg(long, default_value = "http://localhost:2380")]
+    pub(crate) initial_advertise_peer_urls: String,
+    #[arg(long, default_value = "etcd-cluster")]
+    pub(crate) initial_cluster_token: String,
+    #[command(flatten)]
+    pub(crate) check: SnapshotCheck,
 }
 
 #[derive(Debug, Args)]

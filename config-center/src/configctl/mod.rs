@@ -1,7 +1,8 @@
 //! configctl, the operator's hand: publishes what hosts collect and shows what their agents run.
 //!
 //! Uses the store through the etcd API alone, so it works against any etcd. Knows keys, documents
-//! and statuses; must not know how config-center keeps them.
+//! and statuses; must not know how config-center keeps them. The one exception is `cluster snapshot`:
+//! a saved file is config-center's own.
 //!
 //! What can be decided without the store is the fleet core's: edits that keep other bytes, what a
 //! push means, what a status proves.
@@ -18,6 +19,7 @@ use crate::fleet::{
 };
 
 mod agents;
+mod cluster;
 mod declare;
 mod duration;
 mod exit;
@@ -38,7 +40,7 @@ mod wait;
 
 use exit::{Exit, Failure};
 pub use flags::Connection;
-use flags::{Agents, Cli, Command, Why};
+use flags::{Agents, Cli, Cluster, Command, Snapshot, Why};
 use keys::Namespace;
 use output::Output;
 use push::Standing;
@@ -106,6 +108,9 @@ async fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
         Command::Effective(args) if !args.files.is_empty() => {
             return declare::effective_offline(out, args);
         }
+        Command::Cluster(Cluster::Snapshot(
+            snapshot @ (Snapshot::Status { .. } | Snapshot::Restore(_)),
+        )) => return cluster::offline(out, snapshot).await,
         Command::Audit(args) => {
             if let Some(file) = &args.file {
                 return trail::verify_file(out, file);
@@ -131,6 +136,7 @@ async fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
             Command::RmPath(args) => push::rm_path(&context, args).await,
             Command::Get { host } => get::get(&context, host.as_deref()).await,
             Command::Agents(Agents::List) => agents::list(&context).await,
+            Command::Cluster(command) => cluster::run(&context, command).await,
             Command::Kv(command) => kv::run(&context, command).await,
             Command::Agents(Agents::Adopt(args)) => hosts::adopt(&context, args).await,
             Command::Agents(Agents::Restore(args)) => hosts::restore(&context, args).await,

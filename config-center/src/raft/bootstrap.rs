@@ -55,14 +55,10 @@ pub(super) async fn identify(
     }
 }
 
-/// The cluster is formed now, by all members of the list together.
-async fn found(
-    config: &NodeConfig,
-    dialer: &Arc<dyn PeerDialer>,
-    timing: Timing,
-) -> Result<Identity, StartError> {
+/// Who a member is that is there from the beginning.
+pub(super) fn founding_identity(config: &NodeConfig) -> Identity {
     let members = initial_members(config);
-    let identity = Identity {
+    Identity {
         member_id: identity::member_id(&config.cluster_token, &config.peer_urls),
         cluster_id: identity::cluster_id(
             &config.cluster_token,
@@ -70,7 +66,17 @@ async fn found(
                 .iter()
                 .flat_map(|member| member.peer_urls.iter().map(String::as_str)),
         ),
-    };
+    }
+}
+
+/// The cluster is formed now, by all members of the list together.
+async fn found(
+    config: &NodeConfig,
+    dialer: &Arc<dyn PeerDialer>,
+    timing: Timing,
+) -> Result<Identity, StartError> {
+    let members = initial_members(config);
+    let identity = founding_identity(config);
     // A member whose folder was lost must not vote again under its old id: it has forgotten what it
     // promised. Those who remember its start say so.
     let described = describe(config, &members, dialer, timing).await;
@@ -251,7 +257,7 @@ pub(super) async fn force_new_cluster(
 
 /// What the flags of a fresh member must agree about, in etcd's words. A member that has started
 /// before does not look at them any more.
-fn check_flags(config: &NodeConfig) -> Result<(), StartError> {
+pub(super) fn check_flags(config: &NodeConfig) -> Result<(), StartError> {
     let refuse = |text: String| Err(StartError::Bootstrap(text));
     let members = initial_members(config);
     let as_text = |members: &[InitialMember]| {

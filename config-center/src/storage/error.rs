@@ -39,6 +39,8 @@ pub enum StorageError {
         path.display()
     )]
     Damaged { path: PathBuf, what: String },
+    #[error("{} cannot be used as a snapshot: {what}; nothing was changed", path.display())]
+    Snapshot { path: PathBuf, what: String },
     #[error("{action} in {} failed: {source}; nothing more is acknowledged", path.display())]
     Sqlite {
         path: PathBuf,

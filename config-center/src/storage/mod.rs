@@ -18,6 +18,7 @@ mod error;
 mod folder;
 mod log_db;
 mod log_writer;
+mod restore;
 mod snapshot_file;
 mod sqlite;
 mod state_db;
@@ -32,6 +33,9 @@ pub use error::{FailureSlot, StorageError};
 pub use folder::DataFolder;
 pub use log_db::{EntryId, EntryKind, EntryRow, Identity, LogRecovery, VoteRow};
 pub use log_writer::{Appended, LogHandle};
+pub use restore::{
+    RestoredAs, SavedSnapshot, inspect as inspect_snapshot, restore as restore_snapshot,
+};
 pub use snapshot_file::SnapshotFile;
 pub use state_load::LoadedState;
 pub use state_size::StateSizes;

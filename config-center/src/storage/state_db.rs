@@ -339,6 +339,17 @@ impl StateDb {
         Ok(())
     }
 
+    /// Forgets the members of the cluster that this state comes from, and stands where the progress
+    /// says in the log of another one.
+    pub(super) async fn start_over(&mut self, progress: &Progress) -> DbResult<()> {
+        self.run("BEGIN IMMEDIATE", "beginning a transaction")
+            .await?;
+        self.run("DELETE FROM members", "removing members").await?;
+        self.write_progress(progress).await?;
+        self.run("COMMIT", "committing").await?;
+        self.make_durable().await
+    }
+
     /// Brings everything committed so far through a power cut: SQLite syncs the log, copies it into
     /// the database and syncs that. When a reader is in the way, the log alone is synced.
     pub(super) async fn make_durable(&mut self) -> DbResult<()> {

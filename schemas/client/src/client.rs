@@ -10,15 +10,15 @@ use schemas::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
         LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse,
         LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse,
-        PutRequest, PutResponse, RangeRequest, RangeResponse, StatusRequest, StatusResponse,
-        TxnRequest, TxnResponse, WatchCreateRequest, cluster_client::ClusterClient,
+        PutRequest, PutResponse, RangeRequest, RangeResponse, SnapshotRequest, StatusRequest,
+        StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, cluster_client::ClusterClient,
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
     },
     mvccpb::KeyValue,
 };
 
 use crate::{
-    ClientError, ConnectOptions, LeaseKeeper, WatchStream,
+    ClientError, ConnectOptions, LeaseKeeper, SnapshotPieces, WatchStream,
     attempt::{Endpoints, Kind, Service, Session},
     credentials::Credentials,
     endpoint::Remote,
@@ -234,6 +234,24 @@ impl Client {
             },
         )
         .await
+    }
+
+    /// Opens a snapshot of the store; the request's time limit is for the first answer only.
+    pub async fn snapshot(&self) -> Result<SnapshotPieces, ClientError> {
+        let pieces = self
+            .unary(
+                "snapshot",
+                Kind::Read,
+                SnapshotRequest {},
+                |session, request| async move {
+                    MaintenanceClient::new(session.service())
+                        .snapshot(request)
+                        .await
+                },
+            )
+            .await?;
+        let endpoints = self.endpoints().join(", ");
+        Ok(SnapshotPieces { pieces, endpoints })
     }
 
     /// The state of one member, asked at the given endpoint and no other.

@@ -21,6 +21,7 @@ mod endpoint;
 mod error;
 mod lease;
 mod options;
+mod snapshot;
 mod tls;
 mod watch;
 
@@ -31,5 +32,6 @@ pub use options::{
     ConnectOptions, DEFAULT_DIAL_TIMEOUT, DEFAULT_KEEPALIVE_TIME, DEFAULT_KEEPALIVE_TIMEOUT,
     DEFAULT_REQUEST_TIMEOUT,
 };
+pub use snapshot::SnapshotPieces;
 pub use tonic::Code;
 pub use watch::WatchStream;

@@ -18,7 +18,7 @@ use schemas::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{admit, counted, refused};
+use super::{admit_at_learner, counted, refused};
 use crate::api::{Context, Fault};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::Rpc;
@@ -156,7 +156,7 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.0.metrics.started(Rpc::Snapshot);
-        let copied = match admit(&self.0, request.metadata()) {
+        let copied = match admit_at_learner(&self.0, request.metadata()) {
             Ok(()) => self.0.node.copy_state().await.map_err(Fault::NotProposed),
             Err(fault) => Err(fault),
         };
