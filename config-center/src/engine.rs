@@ -110,7 +110,8 @@ impl Engine {
                 | Change::CompactTo { .. }
                 | Change::MemberPut(_)
                 | Change::AlarmRaised(_)
-                | Change::AlarmTakenBack(_) => {}
+                | Change::AlarmTakenBack(_)
+                | Change::V2(_) => {}
             }
         }
     }

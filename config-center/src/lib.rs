@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod raft;
 pub mod server;
 pub mod storage;
+pub mod v2_expiry;

@@ -26,6 +26,7 @@ use crate::api::{Context, Limits, http};
 use crate::flags::Settings;
 use crate::metrics::Metrics;
 use crate::raft::{Node, NodeConfig, PeerPort, StartError};
+use crate::v2_expiry;
 use crate::{compaction, expiry};
 
 pub use listen::BindError;
@@ -91,6 +92,9 @@ impl Server {
             Arc::clone(&metrics),
             stopping.clone(),
         ));
+
+        // It ends with the server, and nothing waits for what it proposes.
+        tokio::spawn(v2_expiry::run(Arc::clone(&node), stopping.clone()));
 
         let compaction = settings.auto_compaction.map(|retention| {
             let node = Arc::clone(&node);

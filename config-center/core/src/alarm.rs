@@ -108,6 +108,8 @@ impl AlarmTable {
                 | Op::Compaction(_)
                 | Op::LeaseGrant(_)
                 | Op::LeaseRevoke(_)
+                | Op::V2Write(_)
+                | Op::V2Expire(_)
         );
         if changes_data && self.is_raised(AlarmType::Corrupt) {
             return Err(Refusal::Corrupt);

@@ -26,6 +26,7 @@ pub mod refusal;
 pub mod restore;
 pub mod state;
 mod txn;
+pub mod v2;
 pub mod validation;
 pub mod watch;
 mod write;

@@ -1,7 +1,9 @@
 //! What a command will cost in the database, as an estimate: etcd's, so that the same writes are
 //! refused at the same point. Free are reads, deletions, compactions and whatever gives space back.
 
+use schemas::command::V2Write;
 use schemas::command::command::Op;
+use schemas::command::v2_write::Verb;
 use schemas::etcdserverpb::request_op::Request;
 use schemas::etcdserverpb::{PutRequest, RequestOp, TxnRequest};
 
@@ -19,8 +21,15 @@ pub fn cost_bytes(op: &Op) -> u64 {
         Op::Put(put) => put_bytes(put),
         Op::Txn(txn) => txn_bytes(txn),
         Op::LeaseGrant(_) => LEASE_BYTES,
+        Op::V2Write(write) if !gives_back(write) => {
+            KEY_OVERHEAD_BYTES + write.path.len() as u64 + write.value.len() as u64
+        }
         _ => 0,
     }
+}
+
+fn gives_back(write: &V2Write) -> bool {
+    matches!(write.verb(), Verb::Delete | Verb::CompareAndDelete)
 }
 
 fn put_bytes(put: &PutRequest) -> u64 {

@@ -4,6 +4,7 @@ use schemas::etcdserverpb::Member;
 
 use crate::alarm::Alarm;
 use crate::state::{RevisionRow, State};
+use crate::v2::V2Change;
 
 /// Why stored rows are not a state. The member must not start on them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +70,11 @@ impl Restorer {
 
     pub fn member(&mut self, member: Member) {
         self.state.members.insert(member.id, member);
+    }
+
+    /// A stored change of what the v2 API keeps beside the keyspace; events come by index.
+    pub fn v2(&mut self, change: V2Change) {
+        self.state.v2.apply(change);
     }
 
     /// The revision of the last `Change::CompactTo`; 0 or less means that there was none.

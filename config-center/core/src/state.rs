@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use schemas::command::{Command, LeaseCheckpoint, command::Op};
+use schemas::command::{Command, LeaseCheckpoint, V2Write, command::Op};
 use schemas::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, CompactionResponse, DeleteRangeRequest,
     DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeResponse, Member,
@@ -17,6 +17,7 @@ use crate::mvcc::{DigestRows, EventPage, KeyRange, Keyspace};
 use crate::refusal::Refusal;
 use crate::restore::Restorer;
 use crate::txn;
+use crate::v2::{V2Change, V2Cursor, V2Notice, V2Refusal, V2Table, V2View, V2Writer};
 use crate::write::Writer;
 
 /// Everything that members agree on. `Default` is the fresh store: revision 1, no keys.
@@ -28,6 +29,7 @@ pub struct State {
     /// the entry and in the map: it never comes back.
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) alarms: AlarmTable,
+    pub(crate) v2: V2Table,
 }
 
 /// What a command answered. Headers are left out (`None`): the adapter knows cluster and term.
@@ -43,6 +45,8 @@ pub enum Reply {
     MemberPublish,
     Alarm(AlarmResponse),
     LeaseCheckpoint,
+    /// What a v2 request did, or why it did nothing.
+    V2(Box<Result<V2Notice, V2Refusal>>),
 }
 
 /// One row-level change for the database of state, in the order of application.
@@ -70,6 +74,7 @@ pub enum Change {
         id: i64,
         remaining_s: i64,
     },
+    V2(V2Change),
 }
 
 /// One revision of one key as it is stored; `(main, sub)` is its identity.
@@ -99,14 +104,17 @@ impl Applied {
     pub fn changed_keys(&self) -> impl Iterator<Item = &Bytes> {
         self.changes.iter().filter_map(|change| match change {
             Change::Revision(row) => Some(&row.key),
+            // Directories have no rows, and watchers all the same.
+            Change::V2(V2Change::NodeDelete { path }) => Some(path),
+            Change::V2(V2Change::Event(event)) => event.node.as_ref().map(|node| &node.path),
             _ => None,
         })
     }
 }
 
 /// What is written today. Version 2 knows alarms; a member that does not would apply what others
-/// refuse.
-pub const COMMAND_VERSION: u32 = 2;
+/// refuse. Version 3 knows the v2 API.
+pub const COMMAND_VERSION: u32 = 3;
 
 /// The oldest version that can be applied. Commands outside of this range must stop the member
 /// before `State::apply`.
@@ -150,6 +158,8 @@ impl State {
             Op::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(checkpoint)),
             Op::MemberPublish(publish) => Ok(self.publish_member(publish.member.as_ref())),
             Op::Alarm(request) => self.alarm(request),
+            Op::V2Write(request) => Ok(self.v2_write(request)),
+            Op::V2Expire(expire) => Ok(self.v2_expire(expire.now_ms)),
         }
     }
 
@@ -178,6 +188,7 @@ impl State {
         if revision > 0 {
             changes.push(Change::CompactTo { revision });
         }
+        changes.extend(self.v2.sweep(&self.keys).into_iter().map(Change::V2));
         Ok((
             Reply::Compaction(CompactionResponse { header: None }),
             changes,
@@ -256,6 +267,54 @@ impl State {
             changes.push(Change::MemberPut(member.clone()));
         }
         (Reply::MemberPublish, changes)
+    }
+
+    fn v2_writer(&mut self) -> V2Writer<'_> {
+        V2Writer {
+            keys: &mut self.keys,
+            leases: &mut self.leases,
+            table: &mut self.v2,
+        }
+    }
+
+    fn v2_write(&mut self, request: &V2Write) -> (Reply, Vec<Change>) {
+        match self.v2_writer().write(request) {
+            Ok((notice, changes)) => (Reply::V2(Box::new(Ok(notice))), changes),
+            Err(refusal) => (Reply::V2(Box::new(Err(refusal))), Vec::new()),
+        }
+    }
+
+    fn v2_expire(&mut self, now_ms: i64) -> (Reply, Vec<Change>) {
+        let index = self.revision();
+        let (notice, changes) = self.v2_writer().expire(now_ms).unwrap_or_else(|| {
+            let nothing = V2Notice {
+                index,
+                ..V2Notice::default()
+            };
+            (nothing, Vec::new())
+        });
+        (Reply::V2(Box::new(Ok(notice))), changes)
+    }
+
+    /// A node of the v2 tree with its children, or with everything below it; hidden ones left out.
+    pub fn v2_get(&self, path: &[u8], recursive: bool) -> Result<V2View, V2Refusal> {
+        self.v2.tree(&self.keys).listing(path, recursive)
+    }
+
+    /// The next v2 event for a watcher of a path, if there is one yet, and where to go on.
+    pub fn v2_next(
+        &self,
+        from: V2Cursor,
+        path: &[u8],
+        recursive: bool,
+    ) -> Result<(Option<V2Notice>, V2Cursor), V2Refusal> {
+        self.v2.history(&self.keys).next(from, path, recursive)
+    }
+
+    /// When the next v2 node runs out, in milliseconds of the wall clock.
+    #[must_use]
+    pub fn v2_next_end_ms(&self) -> Option<i64> {
+        self.v2.next_end_ms()
     }
 
     fn writer(&mut self) -> Writer<'_> {

@@ -28,9 +28,10 @@ use tonic::Status;
 use super::grpc::Services;
 use super::hangup::ClientSide;
 use answers::refused;
-use frames::{Messages, framed};
+pub(super) use frames::{Messages, framed};
 use json::Notation;
 pub(super) use method::{Method, Methods};
+pub(super) use requests::metadata;
 
 /// A JSON text may be this many times the largest message: base64 adds a third, names some more.
 const JSON_FACTOR: usize = 2;
@@ -129,7 +130,7 @@ impl Gateway {
         *request.method_mut() = Verb::POST;
         *request.uri_mut() = method.uri().clone();
         *request.version_mut() = http::Version::HTTP_2;
-        *request.headers_mut() = requests::metadata(headers);
+        *request.headers_mut() = metadata(headers);
         self.services.call(request).await
     }
 }

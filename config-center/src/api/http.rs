@@ -2,6 +2,7 @@
 //! version and metrics, for people, probes and scrapers.
 
 mod access;
+mod health;
 
 use std::sync::Arc;
 
@@ -16,13 +17,15 @@ use super::Context;
 use super::gateway::{self, Gateway, Methods};
 use super::grpc::Services;
 use super::routes::{Answers, ROUTES};
+use super::v2::{self, V2};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::Figures;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub use access::{Access, Allowed};
+pub use health::Check;
 
 /// What the operator decides about the HTTP side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,18 +33,21 @@ pub struct HttpRules {
     pub access: Access,
     /// `--enable-grpc-gateway`.
     pub json_gateway: bool,
+    /// `--enable-v2`.
+    pub v2: bool,
 }
 
 /// Everything that is served on a client address.
 pub fn router(context: Arc<Context>, services: Arc<Services>, rules: &HttpRules) -> Router {
+    let v2 = Arc::new(V2::new(Arc::clone(&context), Arc::clone(&services)));
     let gateway = Arc::new(Gateway::new(services, context.limits.max_message_bytes()));
     let methods = Methods::load();
     let mut router = Router::new();
     for route in ROUTES {
         let answering: MethodRouter<Arc<Context>> = match route.answers {
-            Answers::Health => any(health),
             Answers::Version => any(version),
-            Answers::Metrics => any(metrics),
+            Answers::V2(_) if !rules.v2 => continue,
+            Answers::V2(part) => v2::answering(&v2, part),
             Answers::Rpc(_) if !rules.json_gateway => continue,
             Answers::Rpc(rpc) => {
                 let Some(method) = methods.get(rpc).map(Arc::new) else {
@@ -52,6 +58,10 @@ pub fn router(context: Arc<Context>, services: Arc<Services>, rules: &HttpRules)
                     Arc::clone(&gateway).answer(Arc::clone(&method), request)
                 })
             }
+            probed_for => match probed(probed_for) {
+                Some(answering) => answering,
+                None => continue,
+            },
         };
         if let Some(rest) = route.path.strip_prefix("/v3/") {
             router = router.route(&format!("/v3beta/{rest}"), answering.clone());
@@ -65,49 +75,27 @@ pub fn router(context: Arc<Context>, services: Arc<Services>, rules: &HttpRules)
         .with_state(context)
 }
 
-/// What `--listen-metrics-urls` serves.
+/// What `--listen-metrics-urls` serves: what probes and scrapers ask for.
 pub fn metrics_router(context: Arc<Context>) -> Router {
-    Router::new()
-        .route("/health", any(health))
-        .route("/metrics", any(metrics))
-        .fallback(not_found)
-        .with_state(context)
+    let mut router = Router::new();
+    for route in ROUTES {
+        if let Some(answering) = probed(route.answers) {
+            router = router.route(route.path, answering);
+        }
+    }
+    router.fallback(not_found).with_state(context)
 }
 
-async fn health(
-    State(context): State<Arc<Context>>,
-    method: Method,
-    RawQuery(query): RawQuery,
-) -> Response {
-    if method != Method::GET {
-        return only_get();
-    }
-    let serializable =
-        query.is_some_and(|query| query.split('&').any(|pair| pair == "serializable=true"));
-    let reason = if serializable {
-        // The read itself: it waits for the lock that every local read takes.
-        context.engine().revision();
-        None
-    } else if !context.has_leader() {
-        Some("RAFT NO LEADER".to_owned())
-    } else {
-        context
-            .node
-            .read_barrier()
-            .await
-            .err()
-            .map(|error| format!("RANGE ERROR:{error}"))
-    };
-    let (status, health) = match &reason {
-        None => (StatusCode::OK, "true"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "false"),
-    };
-    // Written by hand so that the fields come in etcd's order; no reason needs escaping.
-    let body = format!(
-        "{{\"health\":\"{health}\",\"reason\":\"{}\"}}",
-        reason.unwrap_or_default()
-    );
-    (status, [(header::CONTENT_TYPE, JSON)], body).into_response()
+/// The answer to a probe or a scraper.
+fn probed(answers: Answers) -> Option<MethodRouter<Arc<Context>>> {
+    Some(match answers {
+        Answers::Health => any(health::health),
+        Answers::Checks(checks) => any(move |State(context), method, RawQuery(query)| {
+            health::checks(checks, context, method, query)
+        }),
+        Answers::Metrics => any(metrics),
+        _ => return None,
+    })
 }
 
 async fn version(method: Method) -> Response {

@@ -6,6 +6,7 @@ pub mod grpc;
 pub(crate) mod hangup;
 pub mod http;
 pub mod routes;
+pub mod v2;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -75,6 +76,10 @@ impl Context {
 
     pub(crate) fn engine(&self) -> &Engine {
         self.node.engine()
+    }
+
+    pub(crate) fn cluster_id(&self) -> u64 {
+        self.cluster_id
     }
 
     pub(crate) fn member_id(&self) -> u64 {

@@ -1,6 +1,8 @@
 //! Every path that is served over HTTP, in one table: the router is built from it, and tests that
 //! must know all of them (is each one authorised? does each RPC have one?) walk it.
 
+use crate::api::http::Check;
+use crate::api::v2::V2Part;
 use crate::metrics::Rpc;
 
 /// One path and what answers it.
@@ -17,8 +19,12 @@ pub enum Answers {
     /// The gRPC method of that name, spoken in JSON.
     Rpc(Rpc),
     Health,
+    /// These checks, all of which must pass.
+    Checks(&'static [Check]),
     Version,
     Metrics,
+    /// A part of the v2 API.
+    V2(V2Part),
 }
 
 const fn rpc(path: &'static str, rpc: Rpc) -> Route {
@@ -36,8 +42,38 @@ const fn route(path: &'static str, answers: Answers) -> Route {
 /// as etcd does.
 pub const ROUTES: &[Route] = &[
     route("/health", Answers::Health),
+    route("/livez", Answers::Checks(Check::LIVE)),
+    route(
+        "/livez/serializable_read",
+        Answers::Checks(&[Check::SerializableRead]),
+    ),
+    route("/readyz", Answers::Checks(Check::READY)),
+    route(
+        "/readyz/data_corruption",
+        Answers::Checks(&[Check::DataCorruption]),
+    ),
+    route(
+        "/readyz/serializable_read",
+        Answers::Checks(&[Check::SerializableRead]),
+    ),
+    route(
+        "/readyz/linearizable_read",
+        Answers::Checks(&[Check::LinearizableRead]),
+    ),
+    route("/readyz/non_learner", Answers::Checks(&[Check::NonLearner])),
     route("/version", Answers::Version),
     route("/metrics", Answers::Metrics),
+    route("/v2/keys", Answers::V2(V2Part::Keys)),
+    route("/v2/keys/", Answers::V2(V2Part::Keys)),
+    route("/v2/keys/{*path}", Answers::V2(V2Part::Keys)),
+    route("/v2/machines", Answers::V2(V2Part::Machines)),
+    route("/v2/members", Answers::V2(V2Part::Members)),
+    route("/v2/members/", Answers::V2(V2Part::Members)),
+    route("/v2/members/{id}", Answers::V2(V2Part::Members)),
+    route("/v2/stats/self", Answers::V2(V2Part::SelfStats)),
+    route("/v2/stats/store", Answers::V2(V2Part::StoreStats)),
+    route("/v2/stats/leader", Answers::V2(V2Part::LeaderStats)),
+    route("/v2/auth/enable", Answers::V2(V2Part::AuthEnable)),
     rpc("/v3/kv/range", Rpc::Range),
     rpc("/v3/kv/put", Rpc::Put),
     rpc("/v3/kv/deleterange", Rpc::DeleteRange),

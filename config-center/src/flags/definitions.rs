@@ -118,6 +118,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "10m",
     ),
     used("enable-grpc-gateway", Switch, "true"),
+    // etcd's default is false; here v2 is a view of the same keys, not a second store to guard.
+    used("enable-v2", Switch, "true"),
     used("cors", Text, "*"),
     used("host-whitelist", Text, "*"),
     used("log-level", Text, "info"),
@@ -127,12 +129,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("help", Switch, "false"),
     used("h", Switch, "false"),
     // Accepted, without effect in this version.
-    idle(
-        "enable-v2",
-        Switch,
-        "false",
-        "the /v2 API is not served yet",
-    ),
     idle("logger", Text, "zap", LOGS),
     idle("log-outputs", Text, "default", LOGS),
     idle("log-package-levels", Text, "", "use --log-level"),
@@ -284,7 +280,12 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "",
         "there are no feature gates; lease checkpoints are always on",
     ),
-    idle("v2-deprecation", Text, "", "the /v2 API is not served yet"),
+    idle(
+        "v2-deprecation",
+        Text,
+        "",
+        "the /v2 API is a view of the v3 keys; turn it off with --enable-v2=false",
+    ),
     idle("raft-read-timeout", Duration, "5s", PEER_TIMES),
     idle("raft-write-timeout", Duration, "5s", PEER_TIMES),
     idle("enable-distributed-tracing", Switch, "false", NO_TRACING),
@@ -389,7 +390,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "experimental-enable-v2v3",
         Text,
         "",
-        "the /v2 API is not served yet",
+        "the /v2 API always shows the v3 keys, without a prefix",
     ),
 ];
 

@@ -156,6 +156,7 @@ impl Settings {
                     hosts: names(&given, "host-whitelist"),
                 },
                 json_gateway: switch(&given, "enable-grpc-gateway"),
+                v2: switch(&given, "enable-v2"),
             },
             log_level: log_level(&given)?,
             log_format: match text(&given, "log-format") {

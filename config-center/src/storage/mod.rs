@@ -25,6 +25,7 @@ mod state_db;
 mod state_load;
 mod state_purge;
 mod state_size;
+mod state_v2;
 mod state_writer;
 #[cfg(test)]
 mod tests;

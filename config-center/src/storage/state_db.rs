@@ -16,6 +16,7 @@ use super::error::StorageError;
 use super::log_db::{EntryId, signed};
 use super::sqlite::{self, MAX_ROWS_PER_STATEMENT, MultiInsert, Schema, placeholders};
 use super::state_size::StateSizes;
+use super::state_v2::{self, FoldedV2};
 
 pub(super) const SCHEMA: Schema = Schema {
     kind: "config-center state",
@@ -64,6 +65,8 @@ pub(super) const SCHEMA: Schema = Schema {
             PRIMARY KEY (kind, member_id)
         ) STRICT, WITHOUT ROWID;
         ALTER TABLE leases ADD COLUMN remaining_s INTEGER NOT NULL DEFAULT 0;",
+        // Format 3: what the v2 API keeps beside the keyspace.
+        state_v2::UPGRADE,
     ],
 };
 
@@ -103,6 +106,7 @@ pub(super) struct Folded {
     remaining: BTreeMap<i64, i64>,
     members: BTreeMap<u64, Member>,
     alarms: BTreeMap<Alarm, bool>,
+    v2: FoldedV2,
 }
 
 impl Folded {
@@ -133,6 +137,7 @@ impl Folded {
                 Change::MemberPut(member) => {
                     self.members.insert(member.id, member);
                 }
+                Change::V2(change) => self.v2.add(change),
             }
         }
     }
@@ -143,6 +148,7 @@ impl Folded {
             + self.remaining.len()
             + self.members.len()
             + self.alarms.len()
+            + self.v2.row_count()
     }
 }
 
@@ -217,6 +223,12 @@ impl StateDb {
                 .await
                 .map_err(self.failed("writing a member"))?;
         }
+        let failed = self.failed("writing v2 nodes");
+        folded
+            .v2
+            .write(&mut self.connection)
+            .await
+            .map_err(failed)?;
         for chunk in doomed.chunks(MAX_ROWS_PER_STATEMENT) {
             self.delete("DELETE FROM revisions WHERE id IN ", chunk)
                 .await?;

@@ -12,6 +12,7 @@ use super::error::StorageError;
 use super::log_db::{EntryId, unsigned};
 use super::sqlite;
 use super::state_db::Progress;
+use super::state_v2;
 
 /// A state and how far it goes.
 #[derive(Debug)]
@@ -67,6 +68,9 @@ async fn load_from(
             }
         })?);
     }
+    state_v2::load(connection, &mut restorer)
+        .await
+        .map_err(failed)?;
     let mut rows = sqlx::query(
         "SELECT main, sub, create_revision, version, lease, tombstone, key, value
             FROM revisions ORDER BY id",

@@ -35,6 +35,47 @@ async fn health_and_version_are_as_etcd_words_them() {
 }
 
 #[tokio::test]
+async fn probes_are_told_which_check_fails() {
+    let fixture = Fixture::start().await;
+    for (path, expected) in [
+        ("/livez", "ok\n"),
+        ("/livez/serializable_read", "ok\n"),
+        ("/livez?verbose", "[+]serializable_read ok\nok\n"),
+        ("/readyz", "ok\n"),
+        (
+            "/readyz?verbose",
+            "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n\
+             [+]non_learner ok\nok\n",
+        ),
+        (
+            "/readyz?verbose&exclude=linearizable_read&exclude=non_learner&exclude=nope",
+            "[+]data_corruption ok\n[+]serializable_read ok\nok\n",
+        ),
+        (
+            "/readyz/data_corruption?verbose",
+            "[+]data_corruption ok\nok\n",
+        ),
+    ] {
+        let answer = fixture.raw(&get(path)).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n"),
+            "{path}: {answer}"
+        );
+        assert_eq!(body(&answer), expected, "{path}");
+    }
+    for (path, status) in [("/readyz/nope", 404), ("/livez/non_learner", 404)] {
+        let answer = fixture.raw(&get(path)).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+    let posted = fixture.raw(&get("/readyz").replace("GET", "POST")).await;
+    assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
+    fixture.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_count_what_clients_did() {
     let fixture = Fixture::start().await;
     fixture.put("a", "1").await;

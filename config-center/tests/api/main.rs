@@ -17,5 +17,6 @@ mod maintenance;
 mod process;
 mod range_stream;
 mod services;
+mod v2;
 mod watch;
 mod watch_seam;

@@ -123,7 +123,7 @@ impl Keyspace {
     }
 
     /// What the key was one revision earlier, unless that is compacted.
-    fn before(&self, row: &RevisionRow) -> Option<&RevisionRow> {
+    pub(crate) fn before(&self, row: &RevisionRow) -> Option<&RevisionRow> {
         let revision = row.main - 1;
         if revision < self.compacted() {
             return None;

@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -241,6 +242,35 @@ impl Keyspace {
     #[cfg(test)]
     pub(crate) fn stored_rows(&self) -> usize {
         self.index.values().map(History::len).sum()
+    }
+
+    /// The newest row of every key from `start` to before `end` that exists, in key order.
+    pub(crate) fn current_rows_between<'a>(
+        &'a self,
+        start: &[u8],
+        end: &[u8],
+    ) -> impl Iterator<Item = &'a RevisionRow> + use<'a> {
+        // An ordered map panics on a start above its end.
+        let bounds = (Bound::Included(start), Bound::Excluded(end));
+        let found = (start < end).then(|| self.index.range::<[u8], _>(bounds));
+        found
+            .into_iter()
+            .flatten()
+            .map(|(_, history)| history.latest().as_ref())
+            .filter(|row| !row.tombstone)
+    }
+
+    /// The rows of one revision above the compacted one, in their order.
+    pub(crate) fn rows_at(&self, main: i64) -> impl Iterator<Item = &RevisionRow> {
+        let first = self.log.partition_point(|row| row.main < main);
+        let rows = self.log.range(first..).map(AsRef::as_ref);
+        rows.take_while(move |row: &&RevisionRow| row.main == main)
+    }
+
+    /// What a key was written as at exactly this revision, if that is kept.
+    pub(crate) fn row_at(&self, key: &[u8], main: i64) -> Option<&RevisionRow> {
+        let history = self.index.get(key)?;
+        history.between(main, main).last().map(AsRef::as_ref)
     }
 
     /// The newest row of every key that exists, in key order.

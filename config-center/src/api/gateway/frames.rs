@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 const HEADER_BYTES: usize = 5;
 
 /// A message as it travels.
-pub(super) fn framed(message: &Bytes) -> Result<Bytes, Status> {
+pub(in crate::api) fn framed(message: &Bytes) -> Result<Bytes, Status> {
     let len = u32::try_from(message.len())
         .map_err(|_| Status::resource_exhausted("a message of 4 GiB or more"))?;
     let mut frame = BytesMut::with_capacity(HEADER_BYTES + message.len());
@@ -21,7 +21,7 @@ pub(super) fn framed(message: &Bytes) -> Result<Bytes, Status> {
 }
 
 /// The messages of an answer, in order. Dropping it ends the call.
-pub(super) struct Messages {
+pub(in crate::api) struct Messages {
     body: Body,
     arrived: BytesMut,
     ended: bool,
@@ -29,7 +29,7 @@ pub(super) struct Messages {
 
 impl Messages {
     /// Begins to read an answer; an error that came instead of messages is returned at once.
-    pub(super) fn of(response: Response<Body>) -> Result<Self, Status> {
+    pub(in crate::api) fn of(response: Response<Body>) -> Result<Self, Status> {
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != Code::Ok => Err(status),
             known => Ok(Self {
@@ -41,7 +41,7 @@ impl Messages {
     }
 
     /// The next message; `None` after the last one of a call that went well.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+    pub(in crate::api) async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = self.take_whole()? {
                 return Ok(Some(message));

@@ -18,7 +18,7 @@ const TOKEN: HeaderName = HeaderName::from_static("token");
 const BEARER: &str = "Bearer ";
 
 /// The metadata of the call that an HTTP request means.
-pub(super) fn metadata(headers: &HeaderMap) -> HeaderMap {
+pub(in crate::api) fn metadata(headers: &HeaderMap) -> HeaderMap {
     let mut metadata = HeaderMap::new();
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix(METADATA_PREFIX) else {

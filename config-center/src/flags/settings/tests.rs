@@ -70,14 +70,13 @@ fn every_spelling_of_gos_flag_package_is_read() {
         "--enable-v2=1",
         "--enable-v2=T",
     ] {
-        assert_eq!(settings(line).warnings.len(), 1, "{line}");
+        assert!(settings(line).http_rules.v2, "{line}");
     }
-    for line in [
-        "--enable-v2=false",
-        "--enable-v2=0",
-        "--client-cert-auth=false",
-    ] {
-        assert_eq!(settings(line).warnings.len(), 0, "{line}");
+    for line in ["--enable-v2=false", "--enable-v2=0", "-enable-v2=F"] {
+        assert!(!settings(line).http_rules.v2, "{line}");
+    }
+    for (line, warnings) in [("--enable-pprof", 1), ("--client-cert-auth=false", 0)] {
+        assert_eq!(settings(line).warnings.len(), warnings, "{line}");
     }
     // The last one counts, and an equals sign may be part of the value.
     assert_eq!(settings("--name a --name b").name, "b");

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use config_center_core::Alarm;
+use config_center_core::v2::V2Cursor;
 use schemas::etcdserverpb::RangeRequest;
 
 use super::{execute, outsider};
@@ -100,6 +101,22 @@ async fn a_state_of_format_2_is_read() {
     state.close().await;
 }
 
+#[tokio::test]
+async fn a_state_of_format_3_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    execute(&folder.state_db(), include_str!("../golden/state-v3.sql")).await;
+    let (state, loaded) = StateHandle::open(&folder, FailureSlot::default())
+        .await
+        .unwrap();
+    let made = loaded.state.v2_get(b"/d", false).unwrap();
+    assert_eq!((made.dir, made.created_index), (true, 6));
+    let from = V2Cursor { index: 6, seen: 0 };
+    let (event, _) = loaded.state.v2_next(from, b"/d", false).unwrap();
+    assert_eq!(event.unwrap().action, "set");
+    state.close().await;
+}
+
 /// What an upgrade adds says nothing that was not true before.
 #[tokio::test]
 async fn a_state_of_format_1_becomes_one_of_today() {
@@ -112,6 +129,8 @@ async fn a_state_of_format_1_becomes_one_of_today() {
             .unwrap();
         assert_eq!(loaded.state.leases_remaining(), [(77, 60, 0)]);
         assert_eq!(loaded.state.alarms(), []);
+        let root = loaded.state.v2_get(b"/", false).unwrap();
+        assert!(root.nodes.unwrap().is_empty());
         state.close().await;
     }
 }
@@ -130,7 +149,7 @@ async fn what_is_written_today_is_the_newest_format() {
     state.close().await;
     for (path, golden) in [
         (folder.log_db(), include_str!("../golden/log-v1.sql")),
-        (folder.state_db(), include_str!("../golden/state-v2.sql")),
+        (folder.state_db(), include_str!("../golden/state-v3.sql")),
     ] {
         let old = dir.path().join("golden.db");
         execute(&old, golden).await;
