@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config_center_core::Refusal;
 use config_center_core::auto_compaction::{CompactionSchedule, Retention};
-use schemas::command::{Command, command::Op};
+use config_center_core::{Caller, Refusal};
+use schemas::command::command::Op;
 use schemas::etcdserverpb::CompactionRequest;
 use tokio_util::sync::CancellationToken;
 
@@ -40,10 +40,7 @@ async fn compact(node: &Node, revision: i64) -> bool {
         physical: false,
     };
     let proposed = node
-        .propose(Command {
-            op: Some(Op::Compaction(request)),
-            ..Command::default()
-        })
+        .propose(Caller::Member.command(Op::Compaction(request)))
         .await;
     match proposed {
         Ok(Proposed { reply: Ok(_), .. }) => {

@@ -3,24 +3,29 @@
 //! Everything that answers a client lives here: reads take a shared lock, a group of committed
 //! commands takes the exclusive one once. Knows neither Raft nor SQL.
 //!
-//! Lock order: state, then watchers, then leases, then streams. A later one may be taken while an
+//! Lock order: state, then watchers, then leases, then tokens, then streams. A later one may be taken while an
 //! earlier one is held, never the other way round. Nothing awaits while holding one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use config_center_core::{Applied, Change, KeyRange, LeaseClock, State, WatcherGroups};
+use config_center_core::{Applied, AuthChange, Change, KeyRange, LeaseClock, State, WatcherGroups};
 use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
-use schemas::command::Command;
+use schemas::command::{Command, command::Op};
 use tokio::sync::Notify;
+
+use crate::auth::SimpleTokens;
 
 /// The shared state of one member.
 pub struct Engine {
     state: RwLock<State>,
     watchers: Mutex<WatcherGroups>,
     leases: Mutex<LeaseClock>,
+    tokens: Mutex<SimpleTokens>,
+    /// What the state says, for requests that need not ask when it is off.
+    auth_enabled: AtomicBool,
     streams: Mutex<FxHashMap<u64, Arc<Notify>>>,
     next_stream_id: AtomicU64,
     started: Instant,
@@ -41,6 +46,8 @@ impl Engine {
             state: RwLock::default(),
             watchers: Mutex::default(),
             leases: Mutex::default(),
+            tokens: Mutex::default(),
+            auth_enabled: AtomicBool::new(false),
             streams: Mutex::default(),
             next_stream_id: AtomicU64::new(1),
             started: Instant::now(),
@@ -63,13 +70,23 @@ impl Engine {
         self.state.read().revision()
     }
 
-    /// Applies committed commands in their order, under one exclusive lock, and announces what they
-    /// changed. A reader sees all of them or none.
-    pub fn apply<'a>(&self, commands: impl IntoIterator<Item = &'a Command>) -> Vec<Applied> {
+    /// Applies committed commands in their order, each with its index in the log, under one
+    /// exclusive lock, and announces what they changed. A reader sees all of them or none.
+    pub fn apply<'a>(
+        &self,
+        commands: impl IntoIterator<Item = (u64, &'a Command)>,
+    ) -> Vec<Applied> {
         let mut woken = Vec::new();
         let applied = {
             let mut state = self.state.write();
-            let applied: Vec<Applied> = commands.into_iter().map(|c| state.apply(c)).collect();
+            let applied: Vec<Applied> = commands
+                .into_iter()
+                .map(|(index, command)| {
+                    let one = state.apply(command);
+                    self.follow_auth(index, command, &one);
+                    one
+                })
+                .collect();
             // Announced under the same lock: a watcher that registers sees either the old revision
             // and the announcement, or the new revision and no announcement.
             self.announce(&applied, &mut woken);
@@ -84,6 +101,50 @@ impl Engine {
             }
         }
         applied
+    }
+
+    /// Keeps the tokens in step with the users.
+    fn follow_auth(&self, index: u64, command: &Command, applied: &Applied) {
+        if applied.reply.is_err() {
+            return;
+        }
+        match &command.op {
+            Some(Op::Authenticate(request)) if !request.simple_token.is_empty() => {
+                let now_ms = self.now_ms();
+                self.tokens
+                    .lock()
+                    .assign(&request.simple_token, index, &request.name, now_ms);
+            }
+            Some(Op::AuthUserDelete(request)) => self.tokens.lock().forget_user(&request.name),
+            Some(Op::AuthUserChangePassword(request)) => {
+                self.tokens.lock().forget_user(&request.name);
+            }
+            Some(Op::AuthEnable(_) | Op::AuthDisable(_)) => {
+                for change in &applied.changes {
+                    if let Change::Auth(AuthChange::Status { enabled, .. }) = change {
+                        self.auth_enabled.store(*enabled, Ordering::Release);
+                        self.tokens.lock().forget_all();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// As of the last applied command; cheaper than asking the state.
+    pub fn auth_enabled(&self) -> bool {
+        self.auth_enabled.load(Ordering::Acquire)
+    }
+
+    /// Whose simple token this is; prolongs its life.
+    pub fn token_user(&self, token: &str) -> Option<String> {
+        let now_ms = self.now_ms();
+        self.tokens.lock().user(token, now_ms)
+    }
+
+    /// How long a simple token lives without being used.
+    pub fn set_token_ttl(&self, ttl: Duration) {
+        self.tokens.lock().set_ttl(ttl);
     }
 
     fn announce(&self, applied: &[Applied], woken: &mut Vec<u64>) {
@@ -111,7 +172,8 @@ impl Engine {
                 | Change::MemberPut(_)
                 | Change::AlarmRaised(_)
                 | Change::AlarmTakenBack(_)
-                | Change::V2(_) => {}
+                | Change::V2(_)
+                | Change::Auth(_) => {}
             }
         }
     }
@@ -132,6 +194,14 @@ impl Engine {
         }
         {
             let mut current = self.state.write();
+            self.auth_enabled
+                .store(state.auth_is_enabled(), Ordering::Release);
+            // A snapshot may have skipped the commands that end tokens.
+            self.tokens.lock().forget_where(|user| {
+                let password = |state: &State| state.user(user).map(|user| user.password.clone());
+                let after = password(&state);
+                !state.auth_is_enabled() || after.is_none() || password(&current) != after
+            });
             *current = state;
             *self.leases.lock() = clock;
         }
@@ -223,7 +293,6 @@ impl Engine {
 mod tests {
     use bytes::Bytes;
     use futures::FutureExt as _;
-    use schemas::command::command::Op;
     use schemas::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest, PutRequest};
 
     use super::*;
@@ -243,6 +312,10 @@ mod tests {
         }))
     }
 
+    fn apply(engine: &Engine, commands: &[Command]) -> Vec<Applied> {
+        engine.apply(commands.iter().map(|command| (1, command)))
+    }
+
     fn single(key: &'static str) -> KeyRange {
         KeyRange::Single(Bytes::from_static(key.as_bytes()))
     }
@@ -254,7 +327,7 @@ mod tests {
         assert_eq!(engine.watch(a.id, 0, single("a")), Some(1));
         assert_eq!(engine.watch(b.id, 0, single("b")), Some(1));
         assert_eq!(engine.watch(b.id, 0, single("c")), None);
-        engine.apply(&[put("a"), put("x"), put("a")]);
+        apply(&engine, &[put("a"), put("x"), put("a")]);
         assert!(a.wake.notified().now_or_never().is_some());
         assert!(a.wake.notified().now_or_never().is_none());
         assert!(b.wake.notified().now_or_never().is_none());
@@ -263,10 +336,10 @@ mod tests {
         // What came before a registration is not announced to it.
         assert_eq!(engine.watch(a.id, 1, single("x")), Some(4));
         assert!(engine.take_pending(a.id).is_empty());
-        engine.apply(&[put("x")]);
+        apply(&engine, &[put("x")]);
         assert_eq!(engine.take_pending(a.id), [(1, 5)]);
         engine.close_stream(a.id);
-        engine.apply(&[put("a")]);
+        apply(&engine, &[put("a")]);
         assert!(engine.take_pending(a.id).is_empty());
         assert_eq!(engine.watch_counts(), (1, 1));
     }
@@ -275,11 +348,14 @@ mod tests {
     fn the_clock_follows_what_is_applied_and_what_is_restored() {
         let engine = Engine::new(State::default());
         let grant = Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 60 });
-        engine.apply(&[command(grant)]);
+        apply(&engine, &[command(grant)]);
         assert_eq!(engine.lease_renew(7), Some(60));
         assert!(engine.lease_remaining_s(7).unwrap() >= 55);
         assert!(engine.leases_expired(10).is_empty());
-        engine.apply(&[command(Op::LeaseRevoke(LeaseRevokeRequest { id: 7 }))]);
+        apply(
+            &engine,
+            &[command(Op::LeaseRevoke(LeaseRevokeRequest { id: 7 }))],
+        );
         assert_eq!(engine.lease_renew(7), None);
 
         let mut restorer = State::restore();

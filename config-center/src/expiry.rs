@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config_center_core::Caller;
 use futures::future::join_all;
-use schemas::command::{Command, command::Op};
+use schemas::command::command::Op;
 use schemas::etcdserverpb::LeaseRevokeRequest;
 use tokio_util::sync::CancellationToken;
 
@@ -70,10 +71,5 @@ async fn round(node: &Node) -> Duration {
 /// `true` when the lease is gone, by this revocation or by another.
 async fn revoke(node: &Node, id: i64) -> bool {
     let op = Op::LeaseRevoke(LeaseRevokeRequest { id });
-    node.propose(Command {
-        op: Some(op),
-        ..Command::default()
-    })
-    .await
-    .is_ok()
+    node.propose(Caller::Member.command(op)).await.is_ok()
 }

@@ -1,6 +1,7 @@
 //! The adapters around the pure core: consensus and disk below it, the etcd API above it.
 
 pub mod api;
+mod auth;
 pub mod compaction;
 pub mod configctl;
 pub mod engine;

@@ -71,6 +71,7 @@ impl Server {
 
         let peers = peers.into_iter().map(|(listener, _)| listener).collect();
         let node = Node::start(node_config(settings), PeerPort::plain(peers)).await?;
+        node.engine().set_token_ttl(settings.auth_token_ttl);
         wait_until_listed(&node, settings).await;
         let metrics = Arc::new(Metrics::default());
         let stopping = CancellationToken::new();
@@ -80,6 +81,7 @@ impl Server {
             watch_progress_interval: settings.watch_progress_interval,
             election_ms: settings.election_ms,
             quota_bytes: settings.quota_bytes,
+            bcrypt_cost: settings.bcrypt_cost,
         };
         let context = Arc::new(Context::new(
             Arc::clone(&node),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use config_center_core::Reply;
-use schemas::command::{Command, V2Expire, command::Op};
+use config_center_core::{Caller, Reply};
+use schemas::command::{V2Expire, command::Op};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::v2::now_ms;
@@ -33,11 +33,7 @@ fn is_due(node: &Node) -> bool {
 /// `true` when the node that ran out first is gone and others may follow.
 async fn end_one(node: &Node) -> bool {
     let op = Op::V2Expire(V2Expire { now_ms: now_ms() });
-    let command = Command {
-        op: Some(op),
-        ..Command::default()
-    };
-    match node.propose(command).await {
+    match node.propose(Caller::Member.command(op)).await {
         Ok(proposed) => matches!(proposed.reply, Ok(Reply::V2(_))),
         Err(error) => {
             // It is still due at the next look.

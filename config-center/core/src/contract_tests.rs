@@ -1,5 +1,6 @@
 //! The traps of the etcd contract, one small story each. Every expectation is etcd's behaviour.
 
+mod auth;
 mod history;
 mod leases;
 mod ranges;

@@ -9,6 +9,7 @@
 //! builds on the store's operations and not on the store's state, so neither half names the other.
 
 mod alarm;
+pub mod auth;
 pub mod auto_compaction;
 #[cfg(test)]
 mod contract_tests;
@@ -32,6 +33,7 @@ pub mod watch;
 mod write;
 
 pub use alarm::Alarm;
+pub use auth::{Access, AuthChange, Caller};
 pub use lease::LeaseClock;
 pub use mvcc::{EventPage, KeyRange};
 pub use refusal::{Code, Refusal};

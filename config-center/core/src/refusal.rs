@@ -7,12 +7,14 @@ pub enum Code {
     Unknown = 2,
     InvalidArgument = 3,
     NotFound = 5,
+    PermissionDenied = 7,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     OutOfRange = 11,
     Unimplemented = 12,
     Unavailable = 14,
     DataLoss = 15,
+    Unauthenticated = 16,
 }
 
 /// Why a request was not carried out. Nothing was changed when one of these is returned.
@@ -56,6 +58,43 @@ pub enum Refusal {
     DowngradeTarget,
     #[error("etcdserver: unknown method")]
     UnknownMethod,
+    #[error("etcdserver: root user does not exist")]
+    RootUserMissing,
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleMissing,
+    #[error("etcdserver: user name is empty")]
+    UserEmpty,
+    #[error("etcdserver: user name already exists")]
+    UserExists,
+    #[error("etcdserver: user name not found")]
+    UserNotFound,
+    #[error("etcdserver: role name is empty")]
+    RoleEmpty,
+    #[error("etcdserver: role name already exists")]
+    RoleExists,
+    #[error("etcdserver: role name not found")]
+    RoleNotFound,
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted,
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven,
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted,
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled,
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthFailed,
+    /// etcd has no code for this one, so it sends its internal text.
+    #[error("auth: authentication failed, password was given for no password user")]
+    NoPasswordUser,
+    #[error("etcdserver: invalid auth management")]
+    InvalidAuthManagement,
+    #[error("etcdserver: revision of auth store is old")]
+    AuthRevisionOld,
+    #[error("etcdserver: invalid auth token")]
+    InvalidAuthToken,
+    #[error("etcdserver: permission denied")]
+    PermissionDenied,
     /// A command that this version cannot carry out.
     #[error("etcdserver: not capable")]
     NotCapable,
@@ -74,12 +113,31 @@ impl Refusal {
             | Self::DuplicateKey
             | Self::InvalidSortOption
             | Self::DowngradeVersionFormat
-            | Self::DowngradeTarget => Code::InvalidArgument,
+            | Self::DowngradeTarget
+            | Self::UserEmpty
+            | Self::RoleEmpty
+            | Self::PermissionNotGiven
+            | Self::AuthFailed
+            | Self::InvalidAuthManagement
+            | Self::AuthRevisionOld => Code::InvalidArgument,
             Self::UnknownMethod => Code::Unknown,
             Self::NoSpace => Code::ResourceExhausted,
             Self::Corrupt => Code::DataLoss,
             Self::LeaseNotFound => Code::NotFound,
-            Self::LeaseExists | Self::NotCapable => Code::FailedPrecondition,
+            Self::LeaseExists
+            | Self::RootUserMissing
+            | Self::RootRoleMissing
+            | Self::UserExists
+            | Self::UserNotFound
+            | Self::RoleExists
+            | Self::RoleNotFound
+            | Self::RoleNotGranted
+            | Self::PermissionNotGranted
+            | Self::AuthNotEnabled
+            | Self::NotCapable => Code::FailedPrecondition,
+            Self::PermissionDenied => Code::PermissionDenied,
+            Self::InvalidAuthToken => Code::Unauthenticated,
+            Self::NoPasswordUser => Code::Unknown,
             Self::StreamSorted | Self::StreamFiltered => Code::Unimplemented,
             Self::LeaseTtlTooLarge | Self::Compacted | Self::FutureRevision => Code::OutOfRange,
         }

@@ -3,6 +3,7 @@
 use schemas::etcdserverpb::Member;
 
 use crate::alarm::Alarm;
+use crate::auth::AuthChange;
 use crate::state::{RevisionRow, State};
 use crate::v2::V2Change;
 
@@ -77,6 +78,11 @@ impl Restorer {
         self.state.v2.apply(change);
     }
 
+    /// A user, a role, or whether authentication is on.
+    pub fn auth(&mut self, change: AuthChange) {
+        self.state.auth.restore(change);
+    }
+
     /// The revision of the last `Change::CompactTo`; 0 or less means that there was none.
     pub fn compacted(&mut self, revision: i64) {
         self.compacted = (revision > 0).then_some(revision);
@@ -101,6 +107,7 @@ impl Restorer {
             return Err(RestoreError::RevisionTooLow { revision, main });
         }
         state.keys.advance_to(revision);
+        state.auth.restored();
         if let Some(compacted) = compacted {
             if compacted > revision {
                 return Err(RestoreError::CompactedAboveRevision {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use schemas::authpb::{Permission, User};
 use schemas::command::{Command, LeaseCheckpoint, V2Write, command::Op};
 use schemas::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, CompactionResponse, DeleteRangeRequest,
@@ -12,6 +13,7 @@ use schemas::etcdserverpb::{
 use schemas::mvccpb::KeyValue;
 
 use crate::alarm::{Alarm, AlarmTable};
+use crate::auth::{self, Access, AuthChange, AuthTable, Caller};
 use crate::lease::{LeaseTable, MAX_TTL_S};
 use crate::mvcc::{DigestRows, EventPage, KeyRange, Keyspace};
 use crate::refusal::Refusal;
@@ -30,6 +32,7 @@ pub struct State {
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) alarms: AlarmTable,
     pub(crate) v2: V2Table,
+    pub(crate) auth: AuthTable,
 }
 
 /// What a command answered. Headers are left out (`None`): the adapter knows cluster and term.
@@ -47,6 +50,12 @@ pub enum Reply {
     LeaseCheckpoint,
     /// What a v2 request did, or why it did nothing.
     V2(Box<Result<V2Notice, V2Refusal>>),
+    /// The answers to changes of users and roles consist of their header.
+    Auth,
+    /// The user may be given a token for this revision.
+    Authenticate {
+        auth_revision: u64,
+    },
 }
 
 /// One row-level change for the database of state, in the order of application.
@@ -75,6 +84,7 @@ pub enum Change {
         remaining_s: i64,
     },
     V2(V2Change),
+    Auth(AuthChange),
 }
 
 /// One revision of one key as it is stored; `(main, sub)` is its identity.
@@ -112,9 +122,9 @@ impl Applied {
     }
 }
 
-/// What is written today. Version 2 knows alarms; a member that does not would apply what others
-/// refuse. Version 3 knows the v2 API.
-pub const COMMAND_VERSION: u32 = 3;
+/// What is written today. Version 2 knows alarms, version 3 the v2 API, version 4 says who asked; a
+/// member that does not look would apply what others refuse.
+pub const COMMAND_VERSION: u32 = 4;
 
 /// The oldest version that can be applied. Commands outside of this range must stop the member
 /// before `State::apply`.
@@ -133,7 +143,12 @@ impl State {
     /// revision, and compaction is itself a command, so it is the same on every member.
     pub fn apply(&mut self, command: &Command) -> Applied {
         let outcome = match &command.op {
-            Some(op) => self.alarms.check(op).and_then(|()| self.carry_out(op)),
+            // Alarms come first, as in etcd: what nobody may do now is not a question of who asks.
+            Some(op) => self
+                .alarms
+                .check(op)
+                .and_then(|()| self.authorize_command(command, op))
+                .and_then(|()| self.carry_out(op)),
             None => Err(Refusal::NotCapable),
         };
         let (reply, changes) = match outcome {
@@ -147,20 +162,47 @@ impl State {
         }
     }
 
-    fn carry_out(&mut self, op: &Op) -> Outcome {
-        match op {
-            Op::Put(request) => self.put(request),
-            Op::DeleteRange(request) => Ok(self.delete_range(request)),
-            Op::Txn(request) => self.txn(request),
-            Op::Compaction(request) => self.compact(request.revision),
-            Op::LeaseGrant(request) => self.lease_grant(request),
-            Op::LeaseRevoke(request) => self.lease_revoke(request.id),
-            Op::LeaseCheckpoint(checkpoint) => Ok(self.lease_checkpoint(checkpoint)),
-            Op::MemberPublish(publish) => Ok(self.publish_member(publish.member.as_ref())),
-            Op::Alarm(request) => self.alarm(request),
-            Op::V2Write(request) => Ok(self.v2_write(request)),
-            Op::V2Expire(expire) => Ok(self.v2_expire(expire.now_ms)),
+    fn authorize_command(&self, command: &Command, op: &Op) -> Result<(), Refusal> {
+        // The common case costs nothing.
+        if !self.auth.is_enabled() {
+            return Ok(());
         }
+        self.authorize(&Caller::of(command), Access::of(op))
+    }
+
+    fn carry_out(&mut self, op: &Op) -> Outcome {
+        let auth = &mut self.auth;
+        let changed = match op {
+            Op::Put(request) => return self.put(request),
+            Op::DeleteRange(request) => return Ok(self.delete_range(request)),
+            Op::Txn(request) => return self.txn(request),
+            Op::Compaction(request) => return self.compact(request.revision),
+            Op::LeaseGrant(request) => return self.lease_grant(request),
+            Op::LeaseRevoke(request) => return self.lease_revoke(request.id),
+            Op::LeaseCheckpoint(checkpoint) => return Ok(self.lease_checkpoint(checkpoint)),
+            Op::MemberPublish(publish) => return Ok(self.publish_member(publish.member.as_ref())),
+            Op::Alarm(request) => return self.alarm(request),
+            Op::V2Write(request) => return Ok(self.v2_write(request)),
+            Op::V2Expire(expire) => return Ok(self.v2_expire(expire.now_ms)),
+            Op::Authenticate(request) => {
+                auth.authenticate(&request.name)?;
+                let auth_revision = auth.revision();
+                return Ok((Reply::Authenticate { auth_revision }, Vec::new()));
+            }
+            Op::AuthEnable(_) => auth.enable(),
+            Op::AuthDisable(_) => auth.disable(),
+            Op::AuthUserAdd(request) => auth.add_user(request),
+            Op::AuthUserDelete(request) => auth.delete_user(&request.name),
+            Op::AuthUserChangePassword(request) => auth.change_password(request),
+            Op::AuthUserGrantRole(request) => auth.grant_role(request),
+            Op::AuthUserRevokeRole(request) => auth.revoke_role(request),
+            Op::AuthRoleAdd(request) => auth.add_role(&request.name),
+            Op::AuthRoleDelete(request) => auth.delete_role(&request.role),
+            Op::AuthRoleGrantPermission(request) => auth.grant_permission(request),
+            Op::AuthRoleRevokePermission(request) => auth.revoke_permission(request),
+        };
+        let changes = changed?.into_iter().map(Change::Auth).collect();
+        Ok((Reply::Auth, changes))
     }
 
     fn put(&mut self, request: &PutRequest) -> Outcome {
@@ -359,6 +401,49 @@ impl State {
     ) -> Result<EventPage, Refusal> {
         self.keys
             .events(range, from_rev, to_rev, max_revisions, prev_kv)
+    }
+
+    /// Whether this caller may do that, as the users and roles stand now.
+    pub fn authorize(&self, caller: &Caller, access: Access<'_>) -> Result<(), Refusal> {
+        auth::authorize(&self.auth, &self.leases, caller, access)
+    }
+
+    #[must_use]
+    pub fn auth_is_enabled(&self) -> bool {
+        self.auth.is_enabled()
+    }
+
+    /// Grows with each change of users and roles.
+    #[must_use]
+    pub fn auth_revision(&self) -> u64 {
+        self.auth.revision()
+    }
+
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.auth.user(name)
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn users(&self) -> Vec<String> {
+        self.auth.users().map(str::to_owned).collect()
+    }
+
+    /// The hash to check a password against before `Op::Authenticate` is proposed.
+    pub fn password_hash(&self, user: &str) -> Result<Bytes, Refusal> {
+        self.auth.password_hash(user)
+    }
+
+    /// The permissions of a role, those of the role root in etcd's form.
+    pub fn role(&self, name: &str) -> Result<Vec<Permission>, Refusal> {
+        self.auth.role(name)
+    }
+
+    /// By name.
+    #[must_use]
+    pub fn roles(&self) -> Vec<String> {
+        self.auth.roles().map(str::to_owned).collect()
     }
 
     #[must_use]

@@ -1,6 +1,7 @@
 //! The etcd API: translates calls into commands and reads, checks limits, gives every refusal its
 //! exact code and text. Holds no state of its own; the store is behind [`Node`].
 
+mod access;
 mod gateway;
 pub mod grpc;
 pub(crate) mod hangup;
@@ -12,14 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use config_center_core::{Refusal, Reply, State, quota};
-use schemas::command::{Command, command::Op};
+use config_center_core::{Caller, Refusal, Reply, State, quota};
+use schemas::command::command::Op;
 use schemas::etcdserverpb::alarm_request::AlarmAction;
 use schemas::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{PasswordError, Passwords};
 use crate::engine::Engine;
-use crate::metrics::{Metrics, Rpc};
+use crate::metrics::Metrics;
 use crate::raft::{MemberFault, MemberRefusal, Node, ProposeError, Proposed};
 
 /// What a gRPC message may weigh beyond `--max-request-bytes`: its frame and its metadata.
@@ -34,6 +36,7 @@ pub struct Limits {
     pub election_ms: u64,
     /// What the database may grow to; `None`: it is not limited.
     pub quota_bytes: Option<i64>,
+    pub bcrypt_cost: u32,
 }
 
 impl Limits {
@@ -49,6 +52,7 @@ pub struct Context {
     pub(crate) node: Arc<Node>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
+    pub(crate) passwords: Passwords,
     /// Cancelled when the server stops: streams end with a reason that makes clients reconnect.
     pub(crate) stopping: CancellationToken,
     cluster_id: u64,
@@ -67,6 +71,7 @@ impl Context {
         Self {
             node,
             metrics,
+            passwords: Passwords::new(limits.bcrypt_cost),
             limits,
             stopping,
             cluster_id,
@@ -131,10 +136,7 @@ impl Context {
                 quota,
                 "the database has reached its quota; raising an alarm"
             );
-            let raised = self.node.propose(Command {
-                op: Some(Op::Alarm(alarm)),
-                ..Command::default()
-            });
+            let raised = self.node.propose(Caller::Member.command(Op::Alarm(alarm)));
             if let Err(error) = raised.await {
                 // The next write that finds no room tries again.
                 tracing::warn!(%error, "the alarm about the quota could not be raised");
@@ -143,25 +145,33 @@ impl Context {
         Err(Fault::Refused(Refusal::NoSpace))
     }
 
-    /// Replicates a command. The answer's header is already complete.
-    pub(crate) async fn propose(&self, op: Op) -> Result<(Reply, ResponseHeader), Fault> {
+    /// Replicates a command that `permit` has allowed, or one of this member itself.
+    pub(crate) async fn propose_as(
+        &self,
+        caller: &Caller,
+        op: Op,
+    ) -> Result<(Reply, ResponseHeader), Fault> {
+        let (reply, header, _) = self.propose_indexed(caller, op).await?;
+        Ok((reply, header))
+    }
+
+    /// Also answers the command's index in the log.
+    pub(crate) async fn propose_indexed(
+        &self,
+        caller: &Caller,
+        op: Op,
+    ) -> Result<(Reply, ResponseHeader, u64), Fault> {
         self.check_room(&op).await?;
-        // The version is the proposer's business.
-        let proposed = self
-            .node
-            .propose(Command {
-                op: Some(op),
-                ..Command::default()
-            })
-            .await;
-        match proposed {
+        match self.node.propose(caller.command(op)).await {
             Ok(Proposed {
                 reply,
                 revision,
                 term,
+                index,
             }) => Ok((
                 reply.map_err(Fault::Refused)?,
                 self.header_at(revision, term),
+                index,
             )),
             Err(error) => {
                 self.metrics
@@ -195,10 +205,8 @@ pub(crate) enum Fault {
     NotForLearner,
     #[error("etcdserver: invalid client api version")]
     ClientApiVersion,
-    #[error("etcdserver: authentication is not enabled")]
-    AuthNotEnabled,
-    #[error("etcdserver: {} is not implemented in this version of config-center", .0.method())]
-    NotImplemented(Rpc),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     #[error("etcdserver: there is no older version to downgrade to")]
     NoDowngrade,
     /// The state machine answered another kind of reply than the command asks for: a bug.

@@ -25,6 +25,10 @@ use super::Context;
 use super::grpc::Services;
 use super::http::JSON;
 
+/// What etcd answers on v2 to whoever may not.
+const INSUFFICIENT: &str = "{\"errorCode\":110,\"message\":\"The request requires user \
+    authentication\",\"cause\":\"Insufficient credentials\",\"index\":0}\n";
+
 /// The parts of the v2 API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum V2Part {
@@ -70,6 +74,10 @@ impl V2 {
         };
         if !allowed.contains(request.method()) {
             return method_not_allowed(allowed);
+        }
+        // Its users are not those of v3, and the keys are: while authentication is on, it is closed.
+        if part != V2Part::AuthEnable && self.context.engine().auth_enabled() {
+            return json(StatusCode::UNAUTHORIZED, INSUFFICIENT);
         }
         let mut response = match part {
             V2Part::Keys => keys::answer(&self, request).await,

@@ -75,7 +75,7 @@ const NO_DISCOVERY: &str = "discovery is not supported yet";
 const PROXY: &str = "the v2 proxy is not supported";
 const ALONE: &str = "members are compared with `etcdctl endpoint hashkv`, not by themselves";
 const BBOLT: &str = "it tunes a storage engine that config-center does not use";
-const NO_AUTH: &str = "users and roles are not supported yet";
+const NO_JWT: &str = "signed tokens are not supported yet";
 const LOGS: &str = "logs go to standard error";
 const NO_TRACING: &str = "distributed tracing is not exported";
 
@@ -117,6 +117,8 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         Duration,
         "10m",
     ),
+    used("bcrypt-cost", Number, "10"),
+    used("auth-token-ttl", Number, "300"),
     used("enable-grpc-gateway", Switch, "true"),
     // etcd's default is false; here v2 is a view of the same keys, not a second store to guard.
     used("enable-v2", Switch, "true"),
@@ -304,8 +306,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "false",
         NO_TRACING,
     ),
-    idle("bcrypt-cost", Number, "10", NO_AUTH),
-    idle("auth-token-ttl", Number, "300", NO_AUTH),
     idle("self-signed-cert-validity", Number, "1", TLS),
     idle(
         "socket-reuse-port",
@@ -372,7 +372,7 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "",
         "gRPC and HTTP share --listen-client-urls",
     ),
-    refused("auth-token", Text, "simple", NO_AUTH),
+    refused("auth-token", Text, "simple", NO_JWT),
     refused("wal-dir", Text, "", "the log lies in --data-dir"),
     refused("discovery", Text, "", NO_DISCOVERY),
     refused("discovery-proxy", Text, "", NO_DISCOVERY),

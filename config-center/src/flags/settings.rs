@@ -80,6 +80,9 @@ pub struct Settings {
     /// `None`: history grows until somebody compacts it.
     pub auto_compaction: Option<Retention>,
     pub http_rules: HttpRules,
+    pub bcrypt_cost: u32,
+    /// How long a simple token lives without being used.
+    pub auth_token_ttl: Duration,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// One line each, to be logged once at the start.
@@ -158,6 +161,8 @@ impl Settings {
                 json_gateway: switch(&given, "enable-grpc-gateway"),
                 v2: switch(&given, "enable-v2"),
             },
+            bcrypt_cost: bcrypt_cost(&given, &mut warnings)?,
+            auth_token_ttl: token_ttl(&given)?,
             log_level: log_level(&given)?,
             log_format: match text(&given, "log-format") {
                 "console" => LogFormat::Console,
@@ -322,6 +327,31 @@ fn progress_interval(given: &Given, warnings: &mut Vec<String>) -> Duration {
         }
         _ => Duration::from_millis(asked_ms),
     }
+}
+
+/// bcrypt's own limits; outside of them etcd takes its default, and so does this, aloud.
+fn bcrypt_cost(given: &Given, warnings: &mut Vec<String>) -> Result<u32, UsageError> {
+    let cost = number(given, "bcrypt-cost", 0, u64::from(u32::MAX))?;
+    match u32::try_from(cost) {
+        Ok(cost @ 4..=31) => Ok(cost),
+        _ => {
+            warnings.push(format!(
+                "{} {cost} is not between 4 and 31; 10 is used",
+                given.spelled("bcrypt-cost")
+            ));
+            Ok(10)
+        }
+    }
+}
+
+fn token_ttl(given: &Given) -> Result<Duration, UsageError> {
+    Ok(
+        match number(given, "auth-token-ttl", 0, u64::from(u32::MAX))? {
+            // Go's zero value means "not set".
+            0 => Duration::from_secs(300),
+            seconds => Duration::from_secs(seconds),
+        },
+    )
 }
 
 fn log_level(given: &Given) -> Result<LogLevel, UsageError> {

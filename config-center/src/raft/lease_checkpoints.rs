@@ -1,9 +1,10 @@
 //! What is left of long leases, written into the log by the leader every five minutes: the next
 //! leader goes on from there and does not give them their whole time again.
 
+use config_center_core::Caller;
+use schemas::command::LeaseCheckpoint;
 use schemas::command::command::Op;
 use schemas::command::lease_checkpoint::Remaining;
-use schemas::command::{Command, LeaseCheckpoint};
 
 use super::error::ProposeError;
 use super::node::Node;
@@ -47,11 +48,8 @@ impl Node {
             .into_iter()
             .map(|(id, remaining_s)| Remaining { id, remaining_s })
             .collect();
-        self.propose(Command {
-            op: Some(Op::LeaseCheckpoint(LeaseCheckpoint { leases })),
-            ..Command::default()
-        })
-        .await
-        .map(|_| ())
+        self.propose(Caller::Member.command(Op::LeaseCheckpoint(LeaseCheckpoint { leases })))
+            .await
+            .map(|_| ())
     }
 }

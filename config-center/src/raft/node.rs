@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use config_center_core::Caller;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 use parking_lot::Mutex;
+use schemas::command::MemberPublish;
 use schemas::command::command::Op;
-use schemas::command::{Command, MemberPublish};
 use schemas::etcdserverpb::Member;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::bootstrap;
 use super::config::{ClusterState, NodeConfig, REQUEST_TIMEOUT_MS, Reconfiguration, raft_config};
 use super::contact::Contact;
-use super::error::StartError;
+use super::error::{ProposeError, StartError};
 use super::leadership::Leadership;
 use super::log_store::LogStore;
 use super::peer::{self, Awaiting, Directory, Forwarder, PeerFactory, PeerHost, PeerPort, Timing};
@@ -189,6 +190,17 @@ impl Node {
         Ok(node)
     }
 
+    /// How long a request may take at most.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// Returns when everything up to this index of the log is applied here.
+    pub async fn applied(&self, index: u64) -> Result<(), ProposeError> {
+        self.mark.reached(index).await
+    }
+
     /// Forms the cluster on a fresh folder. A lone voter that comes back need not wait for an
     /// election timeout: nobody else can lead.
     async fn join(self: &Arc<Self>, config: &NodeConfig) -> Result<(), String> {
@@ -332,12 +344,9 @@ impl Node {
                         tracing::info!(name = member.name, "published before");
                         return;
                     }
-                    let publish = Command {
-                        op: Some(Op::MemberPublish(MemberPublish {
-                            member: Some(member.clone()),
-                        })),
-                        ..Command::default()
-                    };
+                    let publish = Caller::Member.command(Op::MemberPublish(MemberPublish {
+                        member: Some(member.clone()),
+                    }));
                     match node.propose(publish).await {
                         Ok(_) => {
                             tracing::info!(name = member.name, "published to the cluster");

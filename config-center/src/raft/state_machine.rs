@@ -196,7 +196,7 @@ impl StateMachine {
             }
         }
         let commands = group.iter().filter_map(|(entry, _)| match &entry.payload {
-            EntryPayload::Normal(proposal) => Some(proposal.command()),
+            EntryPayload::Normal(proposal) => Some((entry.log_id.index(), proposal.command())),
             EntryPayload::Blank | EntryPayload::Membership(_) => None,
         });
         let mut applied = self.engine.apply(commands).into_iter();
@@ -228,6 +228,7 @@ impl StateMachine {
                         let outcome = Outcome::Command {
                             reply: one.reply,
                             revision: one.revision,
+                            index: entry.log_id.index(),
                         };
                         let command = proposal.command();
                         if command.origin_member == self.listeners.member_id {

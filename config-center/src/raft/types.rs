@@ -80,6 +80,7 @@ pub(super) enum Outcome {
     Command {
         reply: Result<Reply, Refusal>,
         revision: i64,
+        index: u64,
     },
 }
 

@@ -22,6 +22,8 @@ pub struct Proposed {
     /// The store's revision after the command.
     pub revision: i64,
     pub term: u64,
+    /// The command's index in the log.
+    pub index: u64,
 }
 
 /// A proposal as one attempt left it.
@@ -200,10 +202,15 @@ async fn changed(
 
 fn done(outcome: Outcome, term: u64) -> Result<Attempt, ProposeError> {
     match outcome {
-        Outcome::Command { reply, revision } => Ok(Attempt::Done(Proposed {
+        Outcome::Command {
+            reply,
+            revision,
+            index,
+        } => Ok(Attempt::Done(Proposed {
             reply,
             revision,
             term,
+            index,
         })),
         // A command is never applied as anything else.
         Outcome::Nothing => Err(ProposeError::Stopped),

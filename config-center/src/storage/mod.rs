@@ -21,6 +21,7 @@ mod log_writer;
 mod restore;
 mod snapshot_file;
 mod sqlite;
+mod state_auth;
 mod state_db;
 mod state_load;
 mod state_purge;

@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use super::error::StorageError;
 use super::log_db::{EntryId, signed};
 use super::sqlite::{self, MAX_ROWS_PER_STATEMENT, MultiInsert, Schema, placeholders};
+use super::state_auth::FoldedAuth;
 use super::state_size::StateSizes;
 use super::state_v2::{self, FoldedV2};
 
@@ -67,6 +68,24 @@ pub(super) const SCHEMA: Schema = Schema {
         ALTER TABLE leases ADD COLUMN remaining_s INTEGER NOT NULL DEFAULT 0;",
         // Format 3: what the v2 API keeps beside the keyspace.
         state_v2::UPGRADE,
+        // Format 4: users and roles.
+        "
+        -- authpb.User, encoded; its password is a hash.
+        CREATE TABLE auth_users (
+            name TEXT PRIMARY KEY,
+            user BLOB NOT NULL
+        ) STRICT;
+        -- authpb.Role, encoded.
+        CREATE TABLE auth_roles (
+            name TEXT PRIMARY KEY,
+            role BLOB NOT NULL
+        ) STRICT;
+        CREATE TABLE auth_status (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            enabled INTEGER NOT NULL,
+            revision INTEGER NOT NULL
+        ) STRICT;
+        INSERT INTO auth_status (id, enabled, revision) VALUES (1, 0, 1);",
     ],
 };
 
@@ -107,6 +126,7 @@ pub(super) struct Folded {
     members: BTreeMap<u64, Member>,
     alarms: BTreeMap<Alarm, bool>,
     v2: FoldedV2,
+    auth: FoldedAuth,
 }
 
 impl Folded {
@@ -138,6 +158,7 @@ impl Folded {
                     self.members.insert(member.id, member);
                 }
                 Change::V2(change) => self.v2.add(change),
+                Change::Auth(change) => self.auth.add(change),
             }
         }
     }
@@ -149,6 +170,7 @@ impl Folded {
             + self.members.len()
             + self.alarms.len()
             + self.v2.row_count()
+            + self.auth.row_count()
     }
 }
 
@@ -229,6 +251,7 @@ impl StateDb {
             .write(&mut self.connection)
             .await
             .map_err(failed)?;
+        self.auth_rows(&folded.auth).await?;
         for chunk in doomed.chunks(MAX_ROWS_PER_STATEMENT) {
             self.delete("DELETE FROM revisions WHERE id IN ", chunk)
                 .await?;
@@ -312,6 +335,17 @@ impl StateDb {
                 .map_err(self.failed("writing an alarm"))?;
         }
         Ok(())
+    }
+
+    async fn auth_rows(&mut self, auth: &FoldedAuth) -> DbResult<()> {
+        let path = Arc::clone(&self.path);
+        auth.write(&mut self.connection)
+            .await
+            .map_err(|source| StorageError::Sqlite {
+                path: path.to_path_buf(),
+                action: "writing users and roles",
+                source,
+            })
     }
 
     async fn delete(&mut self, head: &'static str, ids: &[i64]) -> DbResult<()> {

@@ -11,6 +11,7 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 use super::error::StorageError;
 use super::log_db::{EntryId, unsigned};
 use super::sqlite;
+use super::state_auth;
 use super::state_db::Progress;
 use super::state_v2;
 
@@ -69,6 +70,9 @@ async fn load_from(
         })?);
     }
     state_v2::load(connection, &mut restorer)
+        .await
+        .map_err(failed)?;
+    state_auth::load(connection, &mut restorer)
         .await
         .map_err(failed)?;
     let mut rows = sqlx::query(

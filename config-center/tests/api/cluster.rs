@@ -59,30 +59,6 @@ async fn the_member_list_shows_where_clients_go() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_is_refused_by_name() {
-    let fixture = Fixture::start().await;
-    let channel = || fixture.channel.clone();
-    let refusal =
-        |name| format!("etcdserver: {name} is not implemented in this version of config-center");
-    macro_rules! refused {
-        ($client:expr, $($method:ident($request:expr) = $name:literal),* $(,)?) => {$(
-            assert_status($client.$method($request).await, Code::Unimplemented, &refusal($name));
-        )*};
-    }
-    let mut auth = AuthClient::new(channel());
-    refused!(
-        auth,
-        auth_enable(pb::AuthEnableRequest {}) = "AuthEnable",
-        user_add(pb::AuthUserAddRequest::default()) = "UserAdd",
-        user_list(pb::AuthUserListRequest {}) = "UserList",
-        role_add(pb::AuthRoleAddRequest::default()) = "RoleAdd",
-        role_grant_permission(pb::AuthRoleGrantPermissionRequest::default()) =
-            "RoleGrantPermission",
-    );
-    fixture.stop().await;
-}
-
-#[tokio::test]
 async fn without_users_clients_are_told_so() {
     let fixture = Fixture::start().await;
     let mut auth = AuthClient::new(fixture.channel.clone());

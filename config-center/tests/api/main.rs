@@ -6,6 +6,7 @@
     reason = "a failed step of a test is a panic with a place"
 )]
 
+mod auth;
 mod cluster;
 mod edges;
 mod fixture;

@@ -86,6 +86,14 @@ impl LeaseTable {
             .map(|(id, lease)| (*id, lease.ttl_s, lease.remaining_s))
     }
 
+    /// In order; none for an unknown lease.
+    pub(crate) fn keys(&self, id: i64) -> impl Iterator<Item = &Bytes> {
+        self.leases
+            .get(&id)
+            .into_iter()
+            .flat_map(|lease| &lease.keys)
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = (i64, i64)> {
         self.leases.iter().map(|(id, lease)| (*id, lease.ttl_s))
     }

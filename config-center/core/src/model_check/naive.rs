@@ -210,6 +210,7 @@ impl Naive {
                 Reply::MemberPublish
             }
             Op::V2Write(_) | Op::V2Expire(_) => unreachable!("the v2 API has tests of its own"),
+            other => unreachable!("{other:?} is never generated"),
         };
         if !draft.events.is_empty() {
             let revision = draft.begin + 1;

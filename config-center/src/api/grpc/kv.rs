@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config_center_core::{Reply, validation};
+use config_center_core::{Access, Reply, validation};
 use schemas::command::command::Op;
 use schemas::etcdserverpb::kv_server::Kv;
 use schemas::etcdserverpb::{
@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::range_stream::{self, Chunks};
 use super::{admit, counted, refused};
 use crate::api::{Context, Fault};
+use crate::auth::Credentials;
 use crate::metrics::Rpc;
 
 pub(super) struct KvService(pub(super) Arc<Context>);
@@ -27,7 +28,13 @@ impl Kv for KvService {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         let (metadata, _, range) = request.into_parts();
-        counted(&self.0, Rpc::Range, &metadata, self.serve_range(range)).await
+        counted(
+            &self.0,
+            Rpc::Range,
+            &metadata,
+            self.serve_range(&Credentials::of(&metadata), range),
+        )
+        .await
     }
 
     async fn range_stream(
@@ -36,8 +43,8 @@ impl Kv for KvService {
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let (metadata, _, range) = request.into_parts();
         self.0.metrics.started(Rpc::RangeStream);
-        let opened = match admit(&self.0, &metadata) {
-            Ok(()) => range_stream::open(&self.0, range).await,
+        let opened = match admit(&self.0, Rpc::RangeStream, &metadata).await {
+            Ok(()) => range_stream::open(&self.0, &Credentials::of(&metadata), range).await,
             Err(fault) => Err(fault),
         };
         opened
@@ -49,7 +56,8 @@ impl Kv for KvService {
         let (metadata, _, put) = request.into_parts();
         counted(&self.0, Rpc::Put, &metadata, async {
             validation::check_put(&put)?;
-            match self.0.propose(Op::Put(put)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self.0.propose(&credentials, Op::Put(put)).await? {
                 (Reply::Put(reply), header) => Ok(PutResponse {
                     header: Some(header),
                     ..reply
@@ -67,7 +75,12 @@ impl Kv for KvService {
         let (metadata, _, delete) = request.into_parts();
         counted(&self.0, Rpc::DeleteRange, &metadata, async {
             validation::check_delete_range(&delete)?;
-            match self.0.propose(Op::DeleteRange(delete)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self
+                .0
+                .propose(&credentials, Op::DeleteRange(delete))
+                .await?
+            {
                 (Reply::DeleteRange(reply), header) => Ok(DeleteRangeResponse {
                     header: Some(header),
                     ..reply
@@ -83,9 +96,10 @@ impl Kv for KvService {
         counted(&self.0, Rpc::Txn, &metadata, async {
             validation::check_txn(&txn, self.0.limits.max_txn_ops)?;
             if validation::is_read_only(&txn) {
-                return self.serve_read_only(txn).await;
+                return self.serve_read_only(&Credentials::of(&metadata), txn).await;
             }
-            match self.0.propose(Op::Txn(txn)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self.0.propose(&credentials, Op::Txn(txn)).await? {
                 (Reply::Txn(reply), header) => Ok(TxnResponse {
                     header: Some(header),
                     ..reply
@@ -102,7 +116,12 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         let (metadata, _, compaction) = request.into_parts();
         counted(&self.0, Rpc::Compact, &metadata, async {
-            match self.0.propose(Op::Compaction(compaction)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self
+                .0
+                .propose(&credentials, Op::Compaction(compaction))
+                .await?
+            {
                 (Reply::Compaction(_), header) => Ok(CompactionResponse {
                     header: Some(header),
                 }),
@@ -114,7 +133,11 @@ impl Kv for KvService {
 }
 
 impl KvService {
-    async fn serve_range(&self, range: RangeRequest) -> Result<RangeResponse, Fault> {
+    async fn serve_range(
+        &self,
+        credentials: &Credentials,
+        range: RangeRequest,
+    ) -> Result<RangeResponse, Fault> {
         validation::check_range(&range)?;
         if !range.serializable {
             if self.0.node.is_learner() {
@@ -125,8 +148,10 @@ impl KvService {
         // The header shows the current revision even when an old one was read.
         let (answer, revision) = self
             .0
-            .engine()
-            .read(|state| (state.range(&range), state.revision()));
+            .read(credentials, Access::Range(&range), |state| {
+                (state.range(&range), state.revision())
+            })
+            .await?;
         Ok(RangeResponse {
             header: Some(self.0.header(revision)),
             ..answer?
@@ -134,14 +159,20 @@ impl KvService {
     }
 
     /// A transaction of ranges only needs no entry in the log.
-    async fn serve_read_only(&self, txn: TxnRequest) -> Result<TxnResponse, Fault> {
+    async fn serve_read_only(
+        &self,
+        credentials: &Credentials,
+        txn: TxnRequest,
+    ) -> Result<TxnResponse, Fault> {
         if !validation::is_serializable(&txn) {
             self.0.node.read_barrier().await?;
         }
         let (answer, revision) = self
             .0
-            .engine()
-            .read(|state| (state.read_only_txn(&txn), state.revision()));
+            .read(credentials, Access::Txn(&txn), |state| {
+                (state.read_only_txn(&txn), state.revision())
+            })
+            .await?;
         Ok(TxnResponse {
             header: Some(self.0.header(revision)),
             ..answer?

@@ -6,7 +6,7 @@ use std::hash::BuildHasher as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use config_center_core::{Reply, lease, validation};
+use config_center_core::{Access, Reply, lease, validation};
 use futures::Stream;
 use schemas::command::command::Op;
 use schemas::etcdserverpb::lease_server::Lease;
@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{admit, counted, refused, status};
 use crate::api::{Context, Fault};
+use crate::auth::Credentials;
 use crate::metrics::Rpc;
 
 /// What etcd answers as the TTL of a lease that does not exist.
@@ -44,7 +45,8 @@ impl Lease for LeaseService {
             if grant.id == 0 {
                 grant.id = self.free_id();
             }
-            match self.0.propose(Op::LeaseGrant(grant)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self.0.propose(&credentials, Op::LeaseGrant(grant)).await? {
                 (Reply::LeaseGrant(reply), header) => Ok(LeaseGrantResponse {
                     header: Some(header),
                     ..reply
@@ -61,7 +63,12 @@ impl Lease for LeaseService {
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let (metadata, _, revoke) = request.into_parts();
         counted(&self.0, Rpc::LeaseRevoke, &metadata, async {
-            match self.0.propose(Op::LeaseRevoke(revoke)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self
+                .0
+                .propose(&credentials, Op::LeaseRevoke(revoke))
+                .await?
+            {
                 (Reply::LeaseRevoke(_), header) => Ok(LeaseRevokeResponse {
                     header: Some(header),
                 }),
@@ -77,9 +84,12 @@ impl Lease for LeaseService {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let (metadata, _, requests) = request.into_parts();
         self.0.metrics.started(Rpc::LeaseKeepAlive);
-        admit(&self.0, &metadata).map_err(|fault| refused(&self.0, Rpc::LeaseKeepAlive, fault))?;
+        admit(&self.0, Rpc::LeaseKeepAlive, &metadata)
+            .await
+            .map_err(|fault| refused(&self.0, Rpc::LeaseKeepAlive, fault))?;
         let renewals = Renewals {
             context: Arc::clone(&self.0),
+            credentials: Credentials::of(&metadata),
             requests,
             code: 1,
             ended: false,
@@ -97,11 +107,22 @@ impl Lease for LeaseService {
         let (metadata, _, asked) = request.into_parts();
         counted(&self.0, Rpc::LeaseTimeToLive, &metadata, async {
             self.0.node.read_barrier().await?;
+            // Only the keys say more than that the lease exists.
+            let access = if asked.keys {
+                Access::LeaseRead(asked.id)
+            } else {
+                Access::Authenticated
+            };
+            let credentials = Credentials::of(&metadata);
+            self.0.permit(&credentials, access).await?;
             let remaining_s = self.0.node.lease_remaining_s(asked.id).await?;
+            // Again, under the hold of the state that the keys are read with.
             let (granted, revision) = self
                 .0
-                .engine()
-                .read(|state| (state.lease(asked.id), state.revision()));
+                .read(&credentials, access, |state| {
+                    (state.lease(asked.id), state.revision())
+                })
+                .await?;
             let mut answer = LeaseTimeToLiveResponse {
                 header: Some(self.0.header(revision)),
                 id: asked.id,
@@ -124,12 +145,15 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        counted(&self.0, Rpc::LeaseLeases, request.metadata(), async {
+        let metadata = request.metadata();
+        counted(&self.0, Rpc::LeaseLeases, metadata, async {
             self.0.node.read_barrier().await?;
             let (leases, revision) = self
                 .0
-                .engine()
-                .read(|state| (state.leases(), state.revision()));
+                .read(&Credentials::of(metadata), Access::EveryLease, |state| {
+                    (state.leases(), state.revision())
+                })
+                .await?;
             Ok(LeaseLeasesResponse {
                 header: Some(self.0.header(revision)),
                 leases: leases
@@ -160,6 +184,7 @@ impl LeaseService {
 /// One keep-alive stream: an answer per request, in order, until the client closes its side.
 struct Renewals {
     context: Arc<Context>,
+    credentials: Credentials,
     requests: Streaming<LeaseKeepAliveRequest>,
     /// The gRPC code to count at the end; Canceled unless something else happened.
     code: i32,
@@ -191,6 +216,13 @@ impl Renewals {
     }
 
     async fn renew(&self, id: i64) -> Result<LeaseKeepAliveResponse, Fault> {
+        // What the cluster has agreed on decides, so wait for it; renewing waits again for itself.
+        if self.context.engine().auth_enabled() {
+            self.context.node.read_barrier().await?;
+            self.context
+                .permit(&self.credentials, Access::LeaseWrite(id))
+                .await?;
+        }
         // An unknown lease is answered with 0, not with an error: the stream serves other leases.
         let ttl = self.context.node.renew_lease(id).await?.unwrap_or(0);
         let revision = self.context.engine().revision();

@@ -18,8 +18,9 @@ use schemas::etcdserverpb::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{admit_at_learner, counted, refused};
+use super::{admit, counted, refused};
 use crate::api::{Context, Fault};
+use crate::auth::Credentials;
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::metrics::Rpc;
 use crate::raft::ProposeError;
@@ -81,7 +82,8 @@ impl Maintenance for MaintenanceService {
                     alarms,
                 });
             }
-            match self.0.propose(Op::Alarm(alarm)).await? {
+            let credentials = Credentials::of(&metadata);
+            match self.0.propose(&credentials, Op::Alarm(alarm)).await? {
                 (Reply::Alarm(reply), header) => Ok(AlarmResponse {
                     header: Some(header),
                     ..reply
@@ -156,7 +158,7 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.0.metrics.started(Rpc::Snapshot);
-        let copied = match admit_at_learner(&self.0, request.metadata()) {
+        let copied = match admit(&self.0, Rpc::Snapshot, request.metadata()).await {
             Ok(()) => self.0.node.copy_state().await.map_err(Fault::NotProposed),
             Err(fault) => Err(fault),
         };

@@ -29,7 +29,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, body::Body};
 use tower_service::Service as _;
 
+use super::access::gate;
 use super::{Context, Fault};
+use crate::auth::{Credentials, set_certificate_name};
 use crate::metrics::Rpc;
 use crate::raft::ProposeError;
 
@@ -72,7 +74,8 @@ impl Services {
     }
 
     /// Answers one call, `/package.Service/Method`.
-    pub async fn call(&self, request: Request<Body>) -> Response<Body> {
+    pub async fn call(&self, mut request: Request<Body>) -> Response<Body> {
+        set_certificate_name(&mut request);
         let path = request.uri().path();
         let service = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
         let answered = match service.map(|(service, _)| service) {
@@ -129,12 +132,7 @@ async fn counted<T>(
     call: impl Future<Output = Result<T, Fault>>,
 ) -> Result<tonic::Response<T>, Status> {
     context.metrics.started(rpc);
-    let admitted = match rpc {
-        // Of ranges only the local ones; that is judged where the request is known.
-        Rpc::Status | Rpc::Range | Rpc::Snapshot => admit_at_learner(context, metadata),
-        _ => admit(context, metadata),
-    };
-    let outcome = match admitted {
+    let outcome = match admit(context, rpc, metadata).await {
         Ok(()) => call.await,
         Err(fault) => Err(fault),
     };
@@ -153,28 +151,22 @@ fn refused(context: &Context, rpc: Rpc, fault: Fault) -> Status {
     status
 }
 
-/// The answer of a call that this version does not carry out.
-fn not_implemented<T>(context: &Context, rpc: Rpc) -> Result<tonic::Response<T>, Status> {
-    context.metrics.started(rpc);
-    Err(refused(context, rpc, Fault::NotImplemented(rpc)))
-}
-
-/// What every call must fulfil but the few that a learner serves.
-fn admit(context: &Context, metadata: &MetadataMap) -> Result<(), Fault> {
-    if context.node.is_learner() {
+/// Whether a call may be made at all: what its metadata may demand, and who makes it.
+async fn admit(context: &Context, rpc: Rpc, metadata: &MetadataMap) -> Result<(), Fault> {
+    // A learner serves a few; of ranges only the local ones, which is judged where they are known.
+    let is_for_learners = matches!(rpc, Rpc::Status | Rpc::Range | Rpc::Snapshot);
+    if !is_for_learners && context.node.is_learner() {
         return Err(Fault::NotForLearner);
     }
-    admit_at_learner(context, metadata)
-}
-
-/// What the metadata of any call may demand.
-fn admit_at_learner(context: &Context, metadata: &MetadataMap) -> Result<(), Fault> {
     let version = metadata.get("client-api-version");
     if version.is_some_and(|version| std::str::from_utf8(version.as_bytes()).is_err()) {
         return Err(Fault::ClientApiVersion);
     }
     if demands_leader(metadata) && !context.has_leader() {
         return Err(Fault::NotProposed(ProposeError::NoLeader));
+    }
+    if let Some(access) = gate(rpc) {
+        context.permit(&Credentials::of(metadata), access).await?;
     }
     Ok(())
 }

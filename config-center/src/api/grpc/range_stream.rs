@@ -4,13 +4,14 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use config_center_core::{Refusal, validation};
+use config_center_core::{Access, Refusal, validation};
 use futures::Stream;
 use prost::Message as _;
 use schemas::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
 use tonic::{Code, Status};
 
 use crate::api::{Context, Fault};
+use crate::auth::Credentials;
 use crate::metrics::Rpc;
 
 /// Keys of the first chunk; it says how large the others may be.
@@ -19,11 +20,16 @@ const FIRST_CHUNK_KEYS: usize = 10;
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
 
 /// Checks the request and fixes the revision; the chunks are read as the client takes them.
-pub(super) async fn open(context: &Arc<Context>, range: RangeRequest) -> Result<Chunks, Fault> {
+pub(super) async fn open(
+    context: &Arc<Context>,
+    credentials: &Credentials,
+    range: RangeRequest,
+) -> Result<Chunks, Fault> {
     validation::check_range_stream(&range)?;
     if !range.serializable {
         context.node.read_barrier().await?;
     }
+    context.permit(credentials, Access::Range(&range)).await?;
     let listing = Listing::new(Arc::clone(context), range)?;
     let chunks = futures::stream::unfold(listing, |mut listing| async move {
         listing.next().map(|chunk| (chunk, listing))

@@ -110,7 +110,9 @@ async fn counted<T>(
     call: impl Future<Output = Result<T, Status>>,
 ) -> Result<Response<T>, Status> {
     context.metrics.started(rpc);
-    admit(context, metadata).map_err(|fault| refused(context, rpc, fault))?;
+    admit(context, rpc, metadata)
+        .await
+        .map_err(|fault| refused(context, rpc, fault))?;
     match call.await {
         Ok(answer) => {
             context.metrics.handled(rpc, 0);

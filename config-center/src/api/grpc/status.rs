@@ -4,6 +4,7 @@
 use tonic::{Code, Status};
 
 use crate::api::Fault;
+use crate::auth::PasswordError;
 
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
@@ -13,8 +14,9 @@ impl From<Fault> for Status {
             Fault::Member(refusal) => Code::from_i32(refusal.code() as i32),
             Fault::NotForLearner => Code::FailedPrecondition,
             Fault::ClientApiVersion => Code::InvalidArgument,
-            Fault::AuthNotEnabled => Code::FailedPrecondition,
-            Fault::NotImplemented(_) | Fault::NoDowngrade => Code::Unimplemented,
+            Fault::Password(PasswordError::TooManyRequests) => Code::ResourceExhausted,
+            Fault::Password(_) => Code::Unknown,
+            Fault::NoDowngrade => Code::Unimplemented,
             Fault::MismatchedReply => Code::Internal,
         };
         Self::new(code, fault.to_string())
@@ -44,12 +46,11 @@ mod tests {
     use config_center_core::Refusal;
 
     use super::*;
-    use crate::metrics::Rpc;
     use crate::raft::ProposeError;
 
     #[test]
     fn every_fault_has_etcds_code_and_text() {
-        let table: [(Fault, Code, &str); 13] = [
+        let table: [(Fault, Code, &str); 12] = [
             (
                 Refusal::EmptyKey.into(),
                 Code::InvalidArgument,
@@ -106,14 +107,9 @@ mod tests {
                 "etcdserver: invalid client api version",
             ),
             (
-                Fault::AuthNotEnabled,
+                Refusal::AuthNotEnabled.into(),
                 Code::FailedPrecondition,
                 "etcdserver: authentication is not enabled",
-            ),
-            (
-                Fault::NotImplemented(Rpc::AuthEnable),
-                Code::Unimplemented,
-                "etcdserver: AuthEnable is not implemented in this version of config-center",
             ),
         ];
         for (fault, code, text) in table {

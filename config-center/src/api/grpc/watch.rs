@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::session::Session;
 use super::{admit, demands_leader, refused};
 use crate::api::Context;
+use crate::auth::Credentials;
 use crate::metrics::Rpc;
 
 pub(super) struct WatchService(pub(super) Arc<Context>);
@@ -33,8 +34,15 @@ impl Watch for WatchService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let (metadata, _, requests) = request.into_parts();
         self.0.metrics.started(Rpc::Watch);
-        admit(&self.0, &metadata).map_err(|fault| refused(&self.0, Rpc::Watch, fault))?;
-        let session = Session::open(Arc::clone(&self.0), requests, demands_leader(&metadata));
+        admit(&self.0, Rpc::Watch, &metadata)
+            .await
+            .map_err(|fault| refused(&self.0, Rpc::Watch, fault))?;
+        let session = Session::open(
+            Arc::clone(&self.0),
+            Credentials::of(&metadata),
+            requests,
+            demands_leader(&metadata),
+        );
         // No task and no channel: the connection asks for the next response when its client has
         // room for it, so a client that never reads holds one response and nothing more.
         let responses = futures::stream::unfold(session, |mut session| async move {

@@ -16,6 +16,7 @@ use super::stats::Counts;
 use super::{V2, events, json, time, watch};
 use crate::api::hangup::ClientSide;
 use crate::api::{Context, Fault};
+use crate::auth::Credentials;
 
 const PREFIX: &str = "/v2/keys";
 /// Percent encoding makes up to three letters of a byte.
@@ -67,7 +68,10 @@ async fn write(v2: &V2, keys: KeysRequest, method: &Method) -> Result<Response, 
     let without_nodes = keys.no_value_on_success && *method != Method::DELETE;
     let request = keys.write(method, time::now_ms());
     let counted = v2.counts.of(request.verb());
-    let proposed = v2.context.propose(Op::V2Write(request)).await;
+    let proposed = v2
+        .context
+        .propose(&Credentials::default(), Op::V2Write(request))
+        .await;
     let (reply, header) = match proposed {
         Ok(answered) => answered,
         Err(fault) => {

@@ -199,6 +199,7 @@ mod tests {
             origin_member: 7,
             origin_id: 9,
             op: None,
+            ..Command::default()
         };
         let encoded = Bytes::from(command.encode_to_vec());
         let entry_at = |index, payload| Entry {

@@ -2,8 +2,8 @@
 //! as it is.
 
 use bytes::Bytes;
-use config_center_core::Alarm;
 use config_center_core::v2::V2Cursor;
+use config_center_core::{Access, Alarm, Caller, Refusal};
 use schemas::etcdserverpb::RangeRequest;
 
 use super::{execute, outsider};
@@ -117,6 +117,37 @@ async fn a_state_of_format_3_is_read() {
     state.close().await;
 }
 
+#[tokio::test]
+async fn a_state_of_format_4_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    execute(&folder.state_db(), include_str!("../golden/state-v4.sql")).await;
+    let (state, loaded) = StateHandle::open(&folder, FailureSlot::default())
+        .await
+        .unwrap();
+    let stored = loaded.state;
+    assert_eq!(stored.revision(), 9);
+    assert!(stored.auth_is_enabled());
+    assert_eq!(stored.auth_revision(), 8);
+    assert_eq!(stored.users(), ["ann", "root"]);
+    assert_eq!(&stored.user("root").unwrap().password[..], b"hash1");
+    assert!(stored.user("ann").unwrap().options.unwrap().no_password);
+    let ann = Caller::User {
+        name: "ann".to_owned(),
+        auth_revision: 8,
+    };
+    let may_read = |key: &'static str| {
+        let range = RangeRequest {
+            key: Bytes::from_static(key.as_bytes()),
+            ..RangeRequest::default()
+        };
+        stored.authorize(&ann, Access::Range(&range))
+    };
+    assert_eq!(may_read("a"), Ok(()));
+    assert_eq!(may_read("b"), Err(Refusal::PermissionDenied));
+    state.close().await;
+}
+
 /// What an upgrade adds says nothing that was not true before.
 #[tokio::test]
 async fn a_state_of_format_1_becomes_one_of_today() {
@@ -131,8 +162,14 @@ async fn a_state_of_format_1_becomes_one_of_today() {
         assert_eq!(loaded.state.alarms(), []);
         let root = loaded.state.v2_get(b"/", false).unwrap();
         assert!(root.nodes.unwrap().is_empty());
+        assert!(!loaded.state.auth_is_enabled());
+        assert_eq!(loaded.state.auth_revision(), 1);
+        assert!(loaded.state.users().is_empty() && loaded.state.roles().is_empty());
         state.close().await;
     }
+    let today = dir.path().join("today.db");
+    execute(&today, include_str!("../golden/state-v4.sql")).await;
+    assert_eq!(columns(&folder.state_db()).await, columns(&today).await);
 }
 
 #[tokio::test]
@@ -149,7 +186,7 @@ async fn what_is_written_today_is_the_newest_format() {
     state.close().await;
     for (path, golden) in [
         (folder.log_db(), include_str!("../golden/log-v1.sql")),
-        (folder.state_db(), include_str!("../golden/state-v3.sql")),
+        (folder.state_db(), include_str!("../golden/state-v4.sql")),
     ] {
         let old = dir.path().join("golden.db");
         execute(&old, golden).await;

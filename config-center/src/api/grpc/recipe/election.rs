@@ -81,7 +81,9 @@ impl Election for ElectionService {
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let (metadata, extensions, leader) = request.into_parts();
         self.0.metrics.started(Rpc::Observe);
-        admit(&self.0, &metadata).map_err(|fault| refused(&self.0, Rpc::Observe, fault))?;
+        admit(&self.0, Rpc::Observe, &metadata)
+            .await
+            .map_err(|fault| refused(&self.0, Rpc::Observe, fault))?;
         let demands_leader = demands_leader(&metadata);
         let caller = Caller::new(&self.0, metadata, extensions);
         let observer = Observer::new(caller, prefix_of(&leader.name), demands_leader);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config_center_core::{KeyRange, Refusal};
+use config_center_core::{Access, KeyRange, Refusal};
 use futures::FutureExt as _;
 use rustc_hash::FxHashMap;
 use schemas::etcdserverpb::watch_request::RequestUnion;
@@ -15,8 +15,9 @@ use tonic::{Code, Status, Streaming};
 
 use super::reading::{self, Portion};
 use super::watcher::Watcher;
-use crate::api::Context;
 use crate::api::grpc::status;
+use crate::api::{Context, Fault};
+use crate::auth::Credentials;
 use crate::engine::WatchStream;
 use crate::metrics::Rpc;
 use crate::raft::ProposeError;
@@ -29,6 +30,8 @@ const LEADERLESS_ELECTIONS: u32 = 3;
 /// One stream.
 pub(super) struct Session {
     context: Arc<Context>,
+    /// Looked at again for every watcher: the token may have run out since the last one.
+    credentials: Credentials,
     stream: WatchStream,
     /// `None` after the client closed its side; it may go on reading.
     requests: Option<Streaming<WatchRequest>>,
@@ -64,12 +67,14 @@ enum Happening {
 impl Session {
     pub(super) fn open(
         context: Arc<Context>,
+        credentials: Credentials,
         requests: Streaming<WatchRequest>,
         demands_leader: bool,
     ) -> Self {
         let stream = context.engine().open_stream();
         let election = Duration::from_millis(context.limits.election_ms);
         Self {
+            credentials,
             stream,
             requests: Some(requests),
             watchers: FxHashMap::default(),
@@ -102,7 +107,7 @@ impl Session {
                 self.heard_already()
             };
             match happening {
-                Some(Happening::Request(Ok(Some(request)))) => self.hear(request),
+                Some(Happening::Request(Ok(Some(request)))) => self.hear(request).await,
                 Some(Happening::Request(Ok(None))) => self.requests = None,
                 Some(Happening::Request(Err(error))) => {
                     return Some(Err(
@@ -163,9 +168,9 @@ impl Session {
             .map(Happening::Request)
     }
 
-    fn hear(&mut self, request: WatchRequest) {
+    async fn hear(&mut self, request: WatchRequest) {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(&create),
+            Some(RequestUnion::CreateRequest(create)) => self.create(&create).await,
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.progress_asked = true;
@@ -179,10 +184,17 @@ impl Session {
         }
     }
 
-    fn create(&mut self, request: &WatchCreateRequest) {
+    async fn create(&mut self, request: &WatchCreateRequest) {
         let range = Watcher::range_of(request);
         if request.start_revision < 0 {
             return self.refuse(Refusal::Compacted.to_string());
+        }
+        let permitted = self
+            .context
+            .permit(&self.credentials, Access::Watch(&range))
+            .await;
+        if let Err(fault) = permitted {
+            return self.refuse(reason(fault));
         }
         if range.is_empty() {
             return self.refuse("mvcc: watcher range is empty".to_owned());
@@ -413,6 +425,18 @@ impl Drop for Session {
         self.context.engine().close_stream(self.stream.id);
         self.context.metrics.handled(Rpc::Watch, self.code as i32);
     }
+}
+
+/// Why a watcher is not permitted, as etcd words it: with the code, and with no more than these.
+fn reason(fault: Fault) -> String {
+    let (code, text) = match fault {
+        Fault::Refused(refusal @ Refusal::InvalidAuthToken) => ("Unauthenticated", refusal),
+        Fault::Refused(refusal @ (Refusal::AuthRevisionOld | Refusal::UserEmpty)) => {
+            ("InvalidArgument", refusal)
+        }
+        _ => ("PermissionDenied", Refusal::PermissionDenied),
+    };
+    format!("rpc error: code = {code} desc = {text}")
 }
 
 fn ticks(period: Duration) -> Interval {
