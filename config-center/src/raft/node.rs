@@ -141,7 +141,7 @@ impl Node {
         let raft = Raft::new(
             identity.member_id,
             Arc::new(raft_config),
-            PeerFactory::new(Arc::clone(&directory), removal.clone()),
+            PeerFactory::new(Arc::clone(&directory), removal.clone(), state.clone()),
             LogStore::new(log.clone(), &recovery),
             state_machine,
         )

@@ -30,7 +30,7 @@ use crate::storage::{FailureSlot, Progress, SnapshotFile, StateBatch, StateHandl
 /// Commands applied under one write lock; readers get their turn in between.
 const MAX_APPLY_GROUP: usize = 256;
 
-type Meta = SnapshotMetaOf<TypeConfig>;
+pub(super) type Meta = SnapshotMetaOf<TypeConfig>;
 type Snapshot = SnapshotOf<TypeConfig, SnapshotFile>;
 type Responder = Option<ApplyResponder<TypeConfig>>;
 
@@ -296,6 +296,12 @@ fn meta_of(progress: &Progress) -> io::Result<Meta> {
     })
 }
 
+/// Makes the file of a snapshot while the state machine goes on; returns what it contains, which
+/// is at least what had been applied when the snapshot was asked for.
+pub(super) async fn copy(state: &StateHandle, file: &SnapshotFile) -> io::Result<Meta> {
+    meta_of(&state.copy_into(file.clone()).await?)
+}
+
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotFile;
     type SnapshotBuilder = SnapshotBuilder;
@@ -356,14 +362,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         if self.current.lock().is_none() {
             return Ok(None);
         }
-        // Nothing is applied while this runs, so the copy is what `meta` says.
-        let file = SnapshotFile::in_folder(&self.snapshots);
-        let progress = self.state.copy_into(file.clone()).await?;
-        let meta = meta_of(&progress)?;
-        *self.current.lock() = Some(meta.clone());
+        // Nothing is applied while this runs, so the file is made later, by the task that sends it:
+        // see `copy`. It then contains at least this much.
         Ok(Some(Snapshot {
-            meta,
-            snapshot: file,
+            meta: Meta {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+            },
+            snapshot: SnapshotFile::in_folder(&self.snapshots),
         }))
     }
 }

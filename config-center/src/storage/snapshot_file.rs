@@ -35,6 +35,12 @@ impl SnapshotFile {
         )))
     }
 
+    /// Another new name in the folder of this one.
+    #[must_use]
+    pub fn beside(other: &Self) -> Self {
+        Self::in_folder(other.path().parent().unwrap_or(Path::new(".")))
+    }
+
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0.0

@@ -449,29 +449,34 @@ impl StateDb {
         self.make_durable().await
     }
 
-    /// Writes a compact copy of the whole database.
-    pub(super) async fn copy_into(&mut self, target: &Path) -> DbResult<()> {
-        let failed = self.failed("copying the state");
-        let Some(name) = target.to_str() else {
-            return Err(StorageError::File {
-                path: target.to_owned(),
-                action: "copying the state into",
-                source: std::io::Error::new(
-                    std::io::ErrorKind::InvalidInput,
-                    "the path is not UTF-8",
-                ),
-            });
-        };
-        sqlx::query("VACUUM INTO ?")
-            .bind(name.to_owned())
-            .execute(&mut self.connection)
-            .await
-            .map_err(failed)?;
-        Ok(())
-    }
-
     pub(super) async fn close(self) -> DbResult<()> {
         let failed = self.failed("closing the state");
         self.connection.close().await.map_err(failed)
     }
+}
+
+/// Writes a compact copy of the database beside its owner, who goes on writing meanwhile: a reader
+/// of the write-ahead log sees the state of one moment for as long as it takes.
+pub(super) async fn copy(path: &Path, target: &Path) -> DbResult<()> {
+    let Some(name) = target.to_str() else {
+        return Err(StorageError::File {
+            path: target.to_owned(),
+            action: "copying the state into",
+            source: std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path is not UTF-8"),
+        });
+    };
+    let mut reader = sqlite::open_reader(path).await?;
+    let copied = sqlx::query("VACUUM INTO ?")
+        .bind(name.to_owned())
+        .execute(&mut reader)
+        .await;
+    if let Err(error) = reader.close().await {
+        tracing::debug!(%error, "closing the reader of a copy");
+    }
+    copied.map_err(|source| StorageError::Sqlite {
+        path: path.to_owned(),
+        action: "copying the state",
+        source,
+    })?;
+    Ok(())
 }

@@ -131,6 +131,20 @@ async fn load_alarms(
     Ok(())
 }
 
+/// How far the state in this file goes.
+pub(super) async fn progress_of(path: &Path) -> Result<Progress, StorageError> {
+    let mut connection = sqlite::open_reader(path).await?;
+    let progress = read_progress(&mut connection).await;
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "closing a copy of the state");
+    }
+    progress.map_err(|source| StorageError::Sqlite {
+        path: path.to_owned(),
+        action: "reading a copy of the state",
+        source,
+    })
+}
+
 async fn read_progress(connection: &mut SqliteConnection) -> Result<Progress, sqlx::Error> {
     let row = sqlx::query(
         "SELECT revision, compacted, purged, applied_term, applied_index, membership_term,

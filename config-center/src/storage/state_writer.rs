@@ -21,6 +21,7 @@ use super::error::{FailureSlot, StorageError};
 use super::folder::{DataFolder, SNAPSHOTS, sync_dir};
 use super::log_db::EntryId;
 use super::snapshot_file::SnapshotFile;
+use super::state_db;
 pub use super::state_db::Progress;
 use super::state_db::{Folded, StateDb};
 use super::state_load::{self, LoadedState};
@@ -76,7 +77,6 @@ enum Request {
     Write(StateBatch, OwnedSemaphorePermit),
     MakeDurable(Answer<()>),
     Vacuum(Answer<()>),
-    Copy(SnapshotFile, Answer<Progress>),
     Install(SnapshotFile, Answer<LoadedState>),
     Close(oneshot::Sender<()>),
 }
@@ -90,6 +90,9 @@ struct Shared {
     hurry: Notify,
     sizes: SharedSizes,
     purged: watch::Sender<i64>,
+    /// Held for reading while a copy is made. A snapshot must not take the database's place then:
+    /// the copy's reader would keep its write-ahead log.
+    copying: tokio::sync::RwLock<()>,
 }
 
 /// Speaks to the owner task. Cheap to clone.
@@ -115,6 +118,7 @@ impl StateHandle {
             hurry: Notify::new(),
             sizes: SharedSizes::new(db.sizes().await?),
             purged: watch::Sender::new(loaded.progress.purged),
+            copying: tokio::sync::RwLock::default(),
         });
         let (requests, inbox) = mpsc::channel(STATE_QUEUE_DEPTH);
         let writer = StateWriter {
@@ -163,9 +167,14 @@ impl StateHandle {
         self.ask(Request::MakeDurable).await
     }
 
-    /// Writes a copy of everything queued before into this file; returns what the copy contains.
+    /// Writes a copy of at least everything queued before into this file; returns what the copy
+    /// contains. Made beside the owner: nothing waits for it, however long it takes.
     pub async fn copy_into(&self, file: SnapshotFile) -> Result<Progress, StorageError> {
-        self.ask(|answer| Request::Copy(file, answer)).await
+        // First this: an owner that waits for copies to end answers no one.
+        self.make_durable().await?;
+        let _place = self.shared.copying.read().await;
+        state_db::copy(&self.shared.path, file.path()).await?;
+        state_load::progress_of(file.path()).await
     }
 
     /// Puts this copy in the place of the state, atomically, and loads it.
@@ -405,11 +414,6 @@ impl StateWriter {
                 self.measure_now().await?;
                 answer.send(Ok(())).unwrap_or_default();
             }
-            Request::Copy(file, answer) => {
-                let copied = self.db()?.copy_into(file.path()).await;
-                let result = copied.map(|()| self.progress.clone());
-                drop(answer.send(result));
-            }
             Request::Install(file, answer) => {
                 let loaded = self.install(&file).await?;
                 drop(answer.send(Ok(loaded)));
@@ -482,6 +486,8 @@ impl StateWriter {
             .and_then(|copy| copy.sync_all())
             .map_err(failed("syncing", arriving))?;
         self.end_scan().await;
+        let shared = Arc::clone(&self.shared);
+        let _no_copies = shared.copying.write().await;
         if let Some(mut old) = self.db.take() {
             old.make_durable().await?;
             old.close().await?;

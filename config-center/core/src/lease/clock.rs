@@ -11,6 +11,10 @@ pub const RETRY_MS: u64 = 3_000;
 /// start its whole time again.
 pub const CHECKPOINT_MS: u64 = 300_000;
 
+/// How many leases a new leader lets run out within any second. All of them begin again at the same
+/// moment, so those with a common TTL would otherwise end in one burst that holds up the writes.
+pub const PROMOTED_PER_SECOND: usize = 750;
+
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     ttl_s: i64,
@@ -149,21 +153,35 @@ impl LeaseClock {
     }
 
     /// This member became the leader: every lease gets from now its full TTL, or what was left of it
-    /// when that was last written down. The holders could not renew while there was no leader.
+    /// when that was last written down. The holders could not renew while there was no leader. Where
+    /// too many would end together, some end later.
     pub fn promote(&mut self, now_ms: u64) {
+        let leases = self.deadlines.iter();
+        let mut ends: Vec<(u64, i64)> = leases
+            .map(|(id, deadline)| {
+                let left_s = match deadline.checkpoint_s {
+                    0 => deadline.ttl_s,
+                    left_s => left_s.min(deadline.ttl_s),
+                };
+                (deadline_ms(left_s, now_ms), *id)
+            })
+            .collect();
+        ends.sort_unstable();
+        for n in PROMOTED_PER_SECOND..ends.len() {
+            let earliest_ms = ends[n - PROMOTED_PER_SECOND].0.saturating_add(1_000);
+            ends[n].0 = ends[n].0.max(earliest_ms);
+        }
         self.queue.clear();
         self.checkpoints.clear();
-        for (id, deadline) in &mut self.deadlines {
-            let left_s = match deadline.checkpoint_s {
-                0 => deadline.ttl_s,
-                left_s => left_s.min(deadline.ttl_s),
-            };
-            deadline.at_ms = deadline_ms(left_s, now_ms);
-            deadline.due_ms = deadline.at_ms;
-            self.queue.insert((deadline.due_ms, *id));
-            deadline.checkpoint_ms = next_checkpoint_ms(deadline.at_ms, now_ms);
-            if let Some(checkpoint_ms) = deadline.checkpoint_ms {
-                self.checkpoints.insert((checkpoint_ms, *id));
+        for (at_ms, id) in ends {
+            if let Some(deadline) = self.deadlines.get_mut(&id) {
+                deadline.at_ms = at_ms;
+                deadline.due_ms = at_ms;
+                self.queue.insert((at_ms, id));
+                deadline.checkpoint_ms = next_checkpoint_ms(at_ms, now_ms);
+                if let Some(checkpoint_ms) = deadline.checkpoint_ms {
+                    self.checkpoints.insert((checkpoint_ms, id));
+                }
             }
         }
     }
@@ -306,6 +324,29 @@ mod tests {
         assert_eq!(clock.remaining_s(1, 800_000), Some(1_000));
         clock.revoked(1);
         assert_eq!(clock.take_checkpoints(u64::MAX, 10), []);
+    }
+
+    #[test]
+    fn a_new_leader_spreads_what_would_end_together() {
+        let mut clock = LeaseClock::default();
+        let count = 3 * PROMOTED_PER_SECOND + 7;
+        for id in 0..count {
+            clock.granted(i64::try_from(id).unwrap(), 10, 0);
+        }
+        clock.promote(5_000);
+        assert_eq!(clock.expired(14_999, count).len(), 0, "none ends early");
+        let mut left = count;
+        for second in 0..4 {
+            let ended = clock.expired(15_000 + 1_000 * second, count).len();
+            assert!(ended <= PROMOTED_PER_SECOND, "{ended} in second {second}");
+            left -= ended;
+        }
+        assert_eq!(left, 0);
+        // Without a crowd nobody waits.
+        clock = LeaseClock::default();
+        clock.granted(1, 10, 0);
+        clock.promote(5_000);
+        assert_eq!(clock.next_due_ms(), Some(15_000));
     }
 
     #[test]

@@ -27,21 +27,31 @@ use super::directory::{Directory, Remote};
 use super::{guard, snapshot, wire};
 use crate::raft::removal::Removal;
 use crate::raft::types::{PeerNode, TypeConfig, Vote};
-use crate::storage::SnapshotFile;
+use crate::storage::{SnapshotFile, StateHandle};
 
 /// Heartbeats that are on their way; openraft sends the next one after the answer.
 const HEARTBEATS_IN_FLIGHT: usize = 4;
 
 /// Makes one [`Peer`] per target and purpose.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(in crate::raft) struct PeerFactory {
     directory: Arc<Directory>,
     removal: Removal,
+    /// What snapshots are copies of.
+    state: StateHandle,
 }
 
 impl PeerFactory {
-    pub(in crate::raft) fn new(directory: Arc<Directory>, removal: Removal) -> Self {
-        Self { directory, removal }
+    pub(in crate::raft) fn new(
+        directory: Arc<Directory>,
+        removal: Removal,
+        state: StateHandle,
+    ) -> Self {
+        Self {
+            directory,
+            removal,
+            state,
+        }
     }
 }
 
@@ -49,6 +59,7 @@ impl PeerFactory {
 pub(in crate::raft) struct Peer {
     remote: Arc<Remote>,
     removal: Removal,
+    state: StateHandle,
     /// The stream of a client that sends one request at a time.
     heartbeats: Option<Heartbeats>,
     /// Whether each request is answered before the next one: heartbeats.
@@ -69,6 +80,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerFactory {
         Peer {
             remote: self.directory.learn(target, &node.peer_urls),
             removal: self.removal.clone(),
+            state: self.state.clone(),
             heartbeats: None,
             is_sequential: false,
         }
@@ -250,7 +262,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sending = snapshot::send(&self.remote, &vote, &snapshot, option.soft_ttl());
+        let sending = snapshot::send(
+            &self.remote,
+            &self.state,
+            &vote,
+            &snapshot.snapshot,
+            option.soft_ttl(),
+        );
         tokio::select! {
             sent = sending => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),

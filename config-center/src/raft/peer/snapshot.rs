@@ -9,15 +9,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use openraft::StoredMembership;
-use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::type_config::alias::SnapshotOf;
 use schemas::peer as pb;
 use sha2::{Digest as _, Sha256};
 use tonic::{Status, Streaming};
 
 use super::directory::Remote;
 use super::wire;
+use crate::raft::state_machine::{self, Meta};
 use crate::raft::types::{TypeConfig, Vote, decode_membership, encode_membership};
-use crate::storage::SnapshotFile;
+use crate::storage::{SnapshotFile, StateHandle};
 
 /// A piece of the file; small beside the connection's window.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -25,21 +26,25 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// A sender that says nothing for so long has gone.
 const CHUNK_TIME: Duration = Duration::from_secs(30);
 
-type Meta = SnapshotMetaOf<TypeConfig>;
-
-/// Sends the snapshot and waits until it is installed; returns the receiver's vote.
+/// Makes the file of the snapshot, sends it and waits until it is installed; returns the receiver's
+/// vote.
 pub(super) async fn send(
     remote: &Remote,
+    state: &StateHandle,
     vote: &Vote,
-    snapshot: &SnapshotOf<TypeConfig, SnapshotFile>,
+    copy: &SnapshotFile,
     time: Duration,
 ) -> Result<Vote, Status> {
-    let path = snapshot.snapshot.path().to_owned();
+    // An attempt that failed may have left a file, older than what the next one must contain.
+    let copy = SnapshotFile::beside(copy);
+    let meta = state_machine::copy(state, &copy)
+        .await
+        .map_err(|error| Status::internal(format!("copying the state: {error}")))?;
+    let path = copy.path().to_owned();
     let (file, size_bytes, sha256) = tokio::task::spawn_blocking(move || digest(&path))
         .await
         .map_err(|error| Status::internal(error.to_string()))?
         .map_err(|error| Status::internal(format!("reading the snapshot: {error}")))?;
-    let meta = &snapshot.meta;
     let header = pb::SnapshotHeader {
         vote: Some(wire::vote(vote)),
         last: wire::optional(meta.last_log_id.as_ref()),
