@@ -10,6 +10,7 @@ pub mod agent;
 pub mod binaries;
 pub mod broker;
 pub mod center;
+pub mod cluster;
 pub mod delivery;
 pub mod differential;
 pub mod http;

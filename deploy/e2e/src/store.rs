@@ -29,6 +29,19 @@ pub fn runtime() -> &'static Runtime {
     })
 }
 
+fn endpoint(client_url: &str) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(client_url.to_owned())
+        .with_context(|| format!("{client_url} is a URL"))?;
+    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT))
+}
+
+/// A lazy connection without a deadline for its calls: for streams.
+pub fn channel(client_url: &str) -> anyhow::Result<Channel> {
+    let endpoint = endpoint(client_url)?;
+    let _inside = runtime().enter();
+    Ok(endpoint.connect_lazy())
+}
+
 /// A lazy connection to one member.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -37,10 +50,7 @@ pub struct Store {
 
 impl Store {
     pub fn new(client_url: &str) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(client_url.to_owned())
-            .with_context(|| format!("{client_url} is a URL"))?
-            .timeout(CALL_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT);
+        let endpoint = endpoint(client_url)?.timeout(CALL_TIMEOUT);
         let _inside = runtime().enter();
         Ok(Self {
             kv: KvClient::new(endpoint.connect_lazy()),
