@@ -16,6 +16,11 @@ use openraft::raft::TransferLeaderRequest;
 
 use super::node::Node;
 
+/// How often a member looks whether the leader's process has ended, and the pause in between: one
+/// that dies closes its connections one by one, and its port may be the last.
+const INQUIRIES: u32 = 30;
+const INQUIRY_PAUSE: Duration = Duration::from_millis(15);
+
 /// How often a member asks for votes before it leaves the rest to the election timeout.
 const ATTEMPTS: u32 = 12;
 /// Members do not ask at the same moment, or they would split the votes.
@@ -36,8 +41,15 @@ impl Node {
         }
         let node = Arc::clone(self);
         tokio::spawn(async move {
-            if node.directory.has_ended(from).await {
-                node.replace(from).await;
+            for _ in 0..INQUIRIES {
+                if node.server.borrow_watched().current_leader != Some(from) {
+                    break;
+                }
+                if node.directory.has_ended(from).await {
+                    node.replace(from).await;
+                    break;
+                }
+                tokio::time::sleep(INQUIRY_PAUSE).await;
             }
             node.is_inquiring.store(false, Ordering::Release);
         });
