@@ -13,7 +13,7 @@ pub const CHECKPOINT_MS: u64 = 300_000;
 
 /// How many leases a new leader lets run out within any second. All of them begin again at the same
 /// moment, so those with a common TTL would otherwise end in one burst that holds up the writes.
-pub const PROMOTED_PER_SECOND: usize = 750;
+const PROMOTED_PER_SECOND: usize = 750;
 
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
