@@ -24,9 +24,11 @@ const INQUIRY_PAUSE: Duration = Duration::from_millis(15);
 /// How often a member asks for votes before it leaves the rest to the election timeout.
 const ATTEMPTS: u32 = 12;
 /// Members do not ask at the same moment, or they would split the votes.
-const FIRST_PAUSE_MS: u64 = 40;
-/// The others may notice a little later.
-const NEXT_PAUSE_MS: u64 = 120;
+const FIRST_JITTER_MS: u64 = 40;
+/// The others may notice a little later, and an election that has begun must be given its time; when
+/// the votes were split all the same, it goes on from here.
+const NEXT_PAUSE_MS: u64 = 60;
+const NEXT_JITTER_MS: u64 = 120;
 
 impl Node {
     /// A connection from this member broke. When it was the leader's, find out whether its process
@@ -71,18 +73,19 @@ impl Node {
         if self.raft.handle_transfer_leader(release).await.is_err() || !self.has_vote() {
             return;
         }
-        let mut pause_ms = FIRST_PAUSE_MS;
+        let (mut pause_ms, mut jitter_ms) = (0, FIRST_JITTER_MS);
         for attempt in 0..ATTEMPTS {
-            let jitter_ms = RandomState::new().hash_one(attempt) % pause_ms;
-            tokio::time::sleep(Duration::from_millis(jitter_ms)).await;
-            let now = self.server.borrow_watched().vote;
-            if now != vote || self.contact.is_fresh(leader, self.timing.election) {
+            let random_ms = RandomState::new().hash_one(attempt) % jitter_ms;
+            tokio::time::sleep(Duration::from_millis(pause_ms + random_ms)).await;
+            let now = self.server.borrow_watched().current_leader;
+            let is_replaced = now.is_some_and(|now| now != leader);
+            if is_replaced || self.contact.is_fresh(leader, self.timing.election) {
                 return;
             }
             if self.raft.trigger().elect(true).await.is_err() {
                 return;
             }
-            pause_ms = NEXT_PAUSE_MS;
+            (pause_ms, jitter_ms) = (NEXT_PAUSE_MS, NEXT_JITTER_MS);
         }
     }
 }
