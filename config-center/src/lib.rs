@@ -1,7 +1,7 @@
 //! The adapters around the pure core: consensus and disk below it, the etcd API above it.
 
 pub mod api;
-mod auth;
+pub mod auth;
 pub mod compaction;
 pub mod configctl;
 pub mod engine;
@@ -12,4 +12,5 @@ pub mod metrics;
 pub mod raft;
 pub mod server;
 pub mod storage;
+pub mod tls;
 pub mod v2_expiry;

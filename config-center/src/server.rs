@@ -23,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::grpc::Services;
 use crate::api::{Context, Limits, http};
-use crate::flags::Settings;
+use crate::auth::{SignedTokens, TokenError};
+use crate::flags::{ListenUrl, Settings, TokenKind};
 use crate::metrics::Metrics;
-use crate::raft::{Node, NodeConfig, PeerPort, StartError};
+use crate::raft::{Node, NodeConfig, StartError};
+use crate::tls::{self, ServerTls, TlsError};
 use crate::v2_expiry;
 use crate::{compaction, expiry};
 
@@ -35,6 +37,9 @@ use connection::{App, HttpOptions};
 
 /// How long requests in flight may take to finish once the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Where certificates of our own making lie in the data folder, as in etcd.
+const CLIENT_FIXTURES: &str = "fixtures/client";
+const PEER_FIXTURES: &str = "fixtures/peer";
 /// Pause between two looks at the list of members.
 const LISTED_RETRY_TIME: Duration = Duration::from_millis(2);
 
@@ -45,6 +50,10 @@ pub enum ServeError {
     Bind(#[from] BindError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 /// A running server.
@@ -69,8 +78,21 @@ impl Server {
         let peers = listen::bind(&settings.listen_peer_urls, "--listen-peer-urls")?;
         let client_addresses = clients.iter().map(|(_, address)| *address).collect();
 
+        // Keys and certificates before the data folder: a wrong path must not touch it.
+        let signed_tokens = match &settings.token_kind {
+            TokenKind::Simple => None,
+            TokenKind::Signed(jwt) => Some(SignedTokens::load(jwt)?),
+        };
+        let tls = client_tls(settings)?;
         let peers = peers.into_iter().map(|(listener, _)| listener).collect();
-        let node = Node::start(node_config(settings), PeerPort::plain(peers)).await?;
+        let peers = tls::peer_port(
+            peers,
+            settings.listen_peer_urls.iter().any(|url| url.is_secure),
+            &settings.peer_tls,
+            &settings.data_dir.join(PEER_FIXTURES),
+            &hosts(&settings.listen_peer_urls),
+        )?;
+        let node = Node::start(node_config(settings), peers).await?;
         node.engine().set_token_ttl(settings.auth_token_ttl);
         wait_until_listed(&node, settings).await;
         let metrics = Arc::new(Metrics::default());
@@ -88,6 +110,7 @@ impl Server {
             Arc::clone(&metrics),
             limits,
             stopping.clone(),
+            signed_tokens,
         ));
         let expiry = tokio::spawn(expiry::run(
             Arc::clone(&node),
@@ -119,13 +142,15 @@ impl Server {
                 &settings.http_rules,
             ),
             grpc: Some(services),
+            node: Arc::clone(&node),
             metrics: Arc::clone(&metrics),
             options,
         });
-        for (listener, _) in clients {
+        for ((listener, _), url) in clients.into_iter().zip(&settings.listen_client_urls) {
             let accepting = connection::accept(
                 listener,
                 Arc::clone(&api),
+                tls.clone().filter(|_| url.is_secure),
                 stopping.clone(),
                 running.clone(),
             );
@@ -134,13 +159,15 @@ impl Server {
         let scraped = Arc::new(App {
             grpc: None,
             http: http::metrics_router(context),
+            node: Arc::clone(&node),
             metrics,
             options,
         });
-        for (listener, _) in scrapers {
+        for ((listener, _), url) in scrapers.into_iter().zip(&settings.listen_metrics_urls) {
             let accepting = connection::accept(
                 listener,
                 Arc::clone(&scraped),
+                tls.clone().filter(|_| url.is_secure),
                 stopping.clone(),
                 running.clone(),
             );
@@ -207,6 +234,23 @@ async fn wait_until_listed(node: &Node, settings: &Settings) {
     while Instant::now() < deadline && !node.members().iter().any(listed) {
         tokio::time::sleep(LISTED_RETRY_TIME).await;
     }
+}
+
+/// `None` when nothing is configured; the flags have seen to it that no https url asks for it.
+fn client_tls(settings: &Settings) -> Result<Option<Arc<ServerTls>>, TlsError> {
+    if !settings.client_tls.is_configured() {
+        return Ok(None);
+    }
+    let folder = settings.data_dir.join(CLIENT_FIXTURES);
+    let hosts = hosts(&settings.listen_client_urls);
+    ServerTls::for_clients(&settings.client_tls, &folder, &hosts).map(|tls| Some(Arc::new(tls)))
+}
+
+fn hosts(urls: &[ListenUrl]) -> Vec<String> {
+    let mut hosts: Vec<String> = urls.iter().map(|url| url.host.clone()).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
 }
 
 fn node_config(settings: &Settings) -> NodeConfig {

@@ -77,6 +77,13 @@ impl Context {
         if !engine.auth_enabled() {
             return Ok(Caller::Anonymous);
         }
+        if let (Some(token), Some(signed)) = (&credentials.token, &self.signed_tokens) {
+            let claims = signed.check(token).ok_or(Refusal::InvalidAuthToken)?;
+            return Ok(Caller::User {
+                name: claims.user,
+                auth_revision: claims.auth_revision,
+            });
+        }
         let name = match (&credentials.token, &credentials.certificate_name) {
             (Some(token), _) => self
                 .token_user(token)

@@ -19,7 +19,7 @@ use schemas::etcdserverpb::alarm_request::AlarmAction;
 use schemas::etcdserverpb::{AlarmRequest, AlarmType, ResponseHeader};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{PasswordError, Passwords};
+use crate::auth::{PasswordError, Passwords, SignedTokens};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::raft::{MemberFault, MemberRefusal, Node, ProposeError, Proposed};
@@ -53,6 +53,8 @@ pub struct Context {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) passwords: Passwords,
+    /// `None`: simple tokens.
+    pub(crate) signed_tokens: Option<SignedTokens>,
     /// Cancelled when the server stops: streams end with a reason that makes clients reconnect.
     pub(crate) stopping: CancellationToken,
     cluster_id: u64,
@@ -61,17 +63,19 @@ pub struct Context {
 
 impl Context {
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         node: Arc<Node>,
         metrics: Arc<Metrics>,
         limits: Limits,
         stopping: CancellationToken,
+        signed_tokens: Option<SignedTokens>,
     ) -> Self {
         let (cluster_id, member_id) = (node.cluster_id(), node.member_id());
         Self {
             node,
             metrics,
             passwords: Passwords::new(limits.bcrypt_cost),
+            signed_tokens,
             limits,
             stopping,
             cluster_id,
@@ -207,6 +211,9 @@ pub(crate) enum Fault {
     ClientApiVersion,
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// There is only a key to check tokens with.
+    #[error("auth: token signing attempted with verify-only key")]
+    NoSigningKey,
     #[error("etcdserver: there is no older version to downgrade to")]
     NoDowngrade,
     /// The state machine answered another kind of reply than the command asks for: a bug.

@@ -10,8 +10,11 @@
 
 mod credentials;
 mod passwords;
+mod signed_tokens;
 mod simple_tokens;
 
-pub(crate) use credentials::{Credentials, set_certificate_name};
+pub(crate) use credentials::{CertificateName, Credentials, set_certificate_name};
 pub(crate) use passwords::{PasswordError, Passwords};
+pub(crate) use signed_tokens::SignedTokens;
+pub use signed_tokens::{JwtSettings, TokenError};
 pub(crate) use simple_tokens::{SimpleTokens, index_of, random_prefix};

@@ -69,13 +69,11 @@ const fn refused(
     }
 }
 
-const TLS: &str = "TLS is not supported yet; serve plain http on a trusted network";
 const PEER_TIMES: &str = "connections between members have deadlines of their own";
 const NO_DISCOVERY: &str = "discovery is not supported yet";
 const PROXY: &str = "the v2 proxy is not supported";
 const ALONE: &str = "members are compared with `etcdctl endpoint hashkv`, not by themselves";
 const BBOLT: &str = "it tunes a storage engine that config-center does not use";
-const NO_JWT: &str = "signed tokens are not supported yet";
 const LOGS: &str = "logs go to standard error";
 const NO_TRACING: &str = "distributed tracing is not exported";
 
@@ -124,6 +122,37 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("enable-v2", Switch, "true"),
     used("cors", Text, "*"),
     used("host-whitelist", Text, "*"),
+    used("cert-file", Text, ""),
+    used("key-file", Text, ""),
+    used("trusted-ca-file", Text, ""),
+    used("client-cert-file", Text, ""),
+    used("client-key-file", Text, ""),
+    used("client-cert-auth", Switch, "false"),
+    used("client-crl-file", Text, ""),
+    used("client-cert-allowed-hostname", Text, ""),
+    used("auto-tls", Switch, "false"),
+    used("peer-cert-file", Text, ""),
+    used("peer-key-file", Text, ""),
+    used("peer-trusted-ca-file", Text, ""),
+    used("peer-client-cert-file", Text, ""),
+    used("peer-client-key-file", Text, ""),
+    used("peer-client-cert-auth", Switch, "false"),
+    used("peer-crl-file", Text, ""),
+    used("peer-cert-allowed-cn", Text, ""),
+    used("peer-cert-allowed-hostname", Text, ""),
+    used("peer-auto-tls", Switch, "false"),
+    used("peer-skip-client-san-verification", Switch, "false"),
+    used(
+        "experimental-peer-skip-client-san-verification",
+        Switch,
+        "false",
+    ),
+    used("cipher-suites", Text, ""),
+    used("tls-min-version", Text, ""),
+    used("tls-max-version", Text, ""),
+    used("client-cert-allowed-cn", Text, ""),
+    used("self-signed-cert-validity", Number, "1"),
+    used("auth-token", Text, "simple"),
     used("log-level", Text, "info"),
     used("log-format", Text, "console"),
     used("config-file", Text, ""),
@@ -306,7 +335,6 @@ pub(super) const DEFINITIONS: &[Definition] = &[
         "false",
         NO_TRACING,
     ),
-    idle("self-signed-cert-validity", Number, "1", TLS),
     idle(
         "socket-reuse-port",
         Switch,
@@ -337,42 +365,12 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     idle("proxy-write-timeout", Number, "5000", PROXY),
     idle("proxy-read-timeout", Number, "0", PROXY),
     // Refused: to ignore these would change what the operator may rely on.
-    refused("cert-file", Text, "", TLS),
-    refused("key-file", Text, "", TLS),
-    refused("trusted-ca-file", Text, "", TLS),
-    refused("client-cert-file", Text, "", TLS),
-    refused("client-key-file", Text, "", TLS),
-    refused("client-cert-auth", Switch, "false", TLS),
-    refused("client-crl-file", Text, "", TLS),
-    refused("client-cert-allowed-hostname", Text, "", TLS),
-    refused("auto-tls", Switch, "false", TLS),
-    refused("peer-cert-file", Text, "", TLS),
-    refused("peer-key-file", Text, "", TLS),
-    refused("peer-trusted-ca-file", Text, "", TLS),
-    refused("peer-client-cert-file", Text, "", TLS),
-    refused("peer-client-key-file", Text, "", TLS),
-    refused("peer-client-cert-auth", Switch, "false", TLS),
-    refused("peer-crl-file", Text, "", TLS),
-    refused("peer-cert-allowed-cn", Text, "", TLS),
-    refused("peer-cert-allowed-hostname", Text, "", TLS),
-    refused("peer-auto-tls", Switch, "false", TLS),
-    refused("peer-skip-client-san-verification", Switch, "false", TLS),
-    refused(
-        "experimental-peer-skip-client-san-verification",
-        Switch,
-        "false",
-        TLS,
-    ),
-    refused("cipher-suites", Text, "", TLS),
-    refused("tls-min-version", Text, "", TLS),
-    refused("tls-max-version", Text, "", TLS),
     refused(
         "listen-client-http-urls",
         Text,
         "",
         "gRPC and HTTP share --listen-client-urls",
     ),
-    refused("auth-token", Text, "simple", NO_JWT),
     refused("wal-dir", Text, "", "the log lies in --data-dir"),
     refused("discovery", Text, "", NO_DISCOVERY),
     refused("discovery-proxy", Text, "", NO_DISCOVERY),

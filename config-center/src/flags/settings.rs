@@ -6,11 +6,15 @@ use std::time::Duration;
 use config_center_core::auto_compaction::Retention;
 use config_center_core::quota::DEFAULT_QUOTA_BYTES;
 
+mod security;
+
 use super::UsageError;
 use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
 use crate::api::http::{Access, Allowed, HttpRules};
 use crate::raft::{ClusterState, InitialMember, Reconfiguration};
+
+pub use security::TokenKind;
 
 /// Below this a progress notification would be traffic of its own.
 const MIN_PROGRESS_NOTIFY_MS: u64 = 100;
@@ -30,6 +34,8 @@ pub struct ListenUrl {
     /// An IP address without brackets, or `localhost`.
     pub host: String,
     pub port: u16,
+    /// https
+    pub is_secure: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +86,9 @@ pub struct Settings {
     /// `None`: history grows until somebody compacts it.
     pub auto_compaction: Option<Retention>,
     pub http_rules: HttpRules,
+    pub client_tls: TlsSettings,
+    pub peer_tls: TlsSettings,
+    pub token_kind: TokenKind,
     pub bcrypt_cost: u32,
     /// How long a simple token lives without being used.
     pub auth_token_ttl: Duration,
@@ -106,6 +115,15 @@ impl Settings {
             _ => listen_urls(&given, "listen-metrics-urls")?,
         };
         let listen_peer_urls = listen_urls(&given, "listen-peer-urls")?;
+        let client_tls = security::client_tls(&given)?;
+        let peer_tls = security::peer_tls(&given)?;
+        for (name, urls, tls, side) in [
+            ("listen-client-urls", &listen_client_urls, &client_tls, ""),
+            ("listen-metrics-urls", &listen_metrics_urls, &client_tls, ""),
+            ("listen-peer-urls", &listen_peer_urls, &peer_tls, "peer-"),
+        ] {
+            security::check_schemes(&given, name, urls, tls, side, &mut warnings)?;
+        }
         let advertise_peer_urls = plain_urls(&given, "initial-advertise-peer-urls")?;
         let initial_cluster = initial_cluster(&given)?;
         let cluster_state = cluster_state(&given)?;
@@ -161,6 +179,9 @@ impl Settings {
                 json_gateway: switch(&given, "enable-grpc-gateway"),
                 v2: switch(&given, "enable-v2"),
             },
+            client_tls,
+            peer_tls,
+            token_kind: security::token_kind(&given, &mut warnings)?,
             bcrypt_cost: bcrypt_cost(&given, &mut warnings)?,
             auth_token_ttl: token_ttl(&given)?,
             log_level: log_level(&given)?,
@@ -397,6 +418,7 @@ fn listen_urls(given: &Given, name: &str) -> Result<Vec<ListenUrl>, UsageError> 
             text: url.to_owned(),
             host,
             port,
+            is_secure: url.starts_with("https://"),
         };
         if !urls.contains(&listen) {
             urls.push(listen);
@@ -408,14 +430,9 @@ fn listen_urls(given: &Given, name: &str) -> Result<Vec<ListenUrl>, UsageError> 
 fn split_url(spelled: &str, url: &str) -> Result<(String, u16), UsageError> {
     let fault = |fault: &str| UsageError::invalid(spelled, url, fault);
     match url.split_once("://").map(|(scheme, _)| scheme) {
-        Some("http") => {}
-        Some("https") => {
-            return Err(fault(
-                "https needs certificates, and TLS is not supported yet",
-            ));
-        }
+        Some("http" | "https") => {}
         Some("unix" | "unixs") => return Err(fault("unix sockets are not supported yet")),
-        _ => return Err(fault("the URL must begin with http://")),
+        _ => return Err(fault("the URL must begin with http:// or https://")),
     }
     let uri: http::Uri = url.parse().map_err(|_| fault("it is not a URL"))?;
     if !matches!(uri.path(), "" | "/") || uri.query().is_some() {

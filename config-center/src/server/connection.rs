@@ -10,11 +10,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use http::{HeaderValue, Request, Response, Version, header};
+use axum::response::IntoResponse as _;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,10 @@ use super::ping_policy::PingPolicy;
 use super::shared_stream::SharedStream;
 use crate::api::grpc::Services;
 use crate::api::hangup::ClientSide;
+use crate::auth::CertificateName;
 use crate::metrics::Metrics;
+use crate::raft::Node;
+use crate::tls::ServerTls;
 
 /// What every HTTP/2 client sends first.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,6 +57,7 @@ pub(super) struct App {
     /// `None` on addresses for metrics only.
     pub(super) grpc: Option<Arc<Services>>,
     pub(super) http: Router,
+    pub(super) node: Arc<Node>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) options: HttpOptions,
 }
@@ -70,6 +76,7 @@ pub(super) struct HttpOptions {
 pub(super) async fn accept(
     listener: TcpListener,
     app: Arc<App>,
+    tls: Option<Arc<ServerTls>>,
     stopping: CancellationToken,
     running: mpsc::Sender<()>,
 ) {
@@ -82,9 +89,10 @@ pub(super) async fn accept(
             Ok((stream, _)) => {
                 let (app, stopping, running) =
                     (Arc::clone(&app), stopping.clone(), running.clone());
+                let tls = tls.clone();
                 tokio::spawn(async move {
                     app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    if let Err(error) = serve(stream, &app, &stopping).await {
+                    if let Err(error) = serve(stream, &app, tls.as_deref(), &stopping).await {
                         // Clients vanish all the time; whoever looks for one turns this level on.
                         tracing::debug!(%error, "a client connection ended with an error");
                     }
@@ -100,12 +108,26 @@ pub(super) async fn accept(
     }
 }
 
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What every request of a connection carries with it.
+#[derive(Clone, Default)]
+struct Origin {
+    /// HTTP/1 only.
+    client: Option<ClientSide>,
+    certificate: Option<CertificateName>,
+}
+
 async fn serve(
     stream: TcpStream,
     app: &Arc<App>,
+    tls: Option<&ServerTls>,
     stopping: &CancellationToken,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Ended {
     stream.set_nodelay(true)?;
+    if let Some(tls) = tls {
+        return serve_encrypted(stream, app, tls, stopping).await;
+    }
     let speaks_http2 = tokio::select! {
         sniffed = tokio::time::timeout(FIRST_BYTES_TIME, begins_http2(&stream)) => match sniffed {
             Ok(sniffed) => sniffed?,
@@ -113,41 +135,108 @@ async fn serve(
         },
         () = stopping.cancelled() => return Ok(()),
     };
-    let answering = Arc::clone(app);
     if speaks_http2 {
-        let service = service_fn(move |request| {
-            let app = Arc::clone(&answering);
-            async move { Ok::<_, Infallible>(app.answer(request).await) }
-        });
-        let stream = LenientAuthority::new(stream);
-        let stream = PingPolicy::new(stream, app.options.keepalive_min_time);
-        let connection = http2(app.options).serve_connection(TokioIo::new(stream), service);
-        drive(
-            connection,
-            |connection| connection.graceful_shutdown(),
-            stopping,
-        )
-        .await?;
-    } else {
-        let stream = Arc::new(stream);
-        let client = ClientSide(Arc::clone(&stream));
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let app = Arc::clone(&answering);
-            request.extensions_mut().insert(client.clone());
-            async move { Ok::<_, Infallible>(app.answer(request).await) }
-        });
-        let connection = http1()
-            .serve_connection(TokioIo::new(SharedStream(stream)), service)
-            // For websockets.
-            .with_upgrades();
-        drive(
-            connection,
-            |connection| connection.graceful_shutdown(),
-            stopping,
-        )
-        .await?;
+        return serve_http2(stream, Origin::default(), app, stopping).await;
     }
+    let stream = Arc::new(stream);
+    let origin = Origin {
+        client: Some(ClientSide(Arc::clone(&stream))),
+        certificate: None,
+    };
+    serve_http1(SharedStream(stream), origin, app, stopping).await
+}
+
+/// Which protocol is spoken was agreed in the handshake.
+async fn serve_encrypted(
+    stream: TcpStream,
+    app: &Arc<App>,
+    tls: &ServerTls,
+    stopping: &CancellationToken,
+) -> Ended {
+    let remote = stream.peer_addr()?;
+    let stream = Arc::new(stream);
+    let accepted = tokio::select! {
+        accepted = tls.accept(SharedStream(Arc::clone(&stream)), remote) => accepted?,
+        () = stopping.cancelled() => return Ok(()),
+    };
+    let mut origin = Origin {
+        client: None,
+        certificate: accepted.certificate_name.map(CertificateName),
+    };
+    if accepted.speaks_http2 {
+        serve_http2(accepted.stream, origin, app, stopping).await
+    } else {
+        origin.client = Some(ClientSide(stream));
+        serve_http1(accepted.stream, origin, app, stopping).await
+    }
+}
+
+async fn serve_http2<S>(
+    stream: S,
+    origin: Origin,
+    app: &Arc<App>,
+    stopping: &CancellationToken,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = answering(app, origin);
+    let stream = LenientAuthority::new(stream);
+    let stream = PingPolicy::new(stream, app.options.keepalive_min_time);
+    let connection = http2(app.options).serve_connection(TokioIo::new(stream), service);
+    drive(
+        connection,
+        |connection| connection.graceful_shutdown(),
+        stopping,
+    )
+    .await?;
     Ok(())
+}
+
+async fn serve_http1<S>(
+    stream: S,
+    origin: Origin,
+    app: &Arc<App>,
+    stopping: &CancellationToken,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1()
+        .serve_connection(TokioIo::new(stream), answering(app, origin))
+        // For websockets.
+        .with_upgrades();
+    drive(
+        connection,
+        |connection| connection.graceful_shutdown(),
+        stopping,
+    )
+    .await?;
+    Ok(())
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+fn answering(
+    app: &Arc<App>,
+    origin: Origin,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future = Answer,
+> + use<> {
+    let app = Arc::clone(app);
+    service_fn(move |mut request: Request<Incoming>| -> Answer {
+        let app = Arc::clone(&app);
+        if let Some(client) = &origin.client {
+            request.extensions_mut().insert(client.clone());
+        }
+        if let Some(certificate) = &origin.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        Box::pin(async move { Ok(app.answer(request).await) })
+    })
 }
 
 /// Serves a connection; when the server stops, lets it finish what it has begun.
@@ -221,6 +310,21 @@ impl App {
                 .call(request.map(tonic::body::Body::new))
                 .await
                 .map(Either::Left);
+        }
+        // The gateway speaks for whoever has a token, and for no certificate: its holder would be
+        // surprised, so it is said, as in etcd.
+        let is_named = request
+            .extensions()
+            .get::<CertificateName>()
+            .is_some_and(|CertificateName(name)| !name.is_empty());
+        if is_named && request.uri().path().starts_with("/v3/") && self.node.engine().auth_enabled()
+        {
+            let refusal = (
+                StatusCode::BAD_REQUEST,
+                "CommonName of client sending a request against gateway will be ignored and not \
+                 used as expected\n",
+            );
+            return refusal.into_response().map(Either::Right);
         }
         match self.http.clone().call(request).await {
             Ok(response) => response.map(Either::Right),

@@ -472,3 +472,45 @@ async fn no_client_gives_itself_a_certificates_name() {
     );
     fixture.stop().await;
 }
+
+/// Helpers for whoever is somebody by the connection.
+pub(crate) async fn add_user_by(
+    channel: Channel,
+    name: &str,
+    options: Option<UserAddOptions>,
+    role: Option<&str>,
+) {
+    let mut auth = AuthClient::new(channel);
+    let user = pb::AuthUserAddRequest {
+        name: name.to_owned(),
+        options,
+        ..pb::AuthUserAddRequest::default()
+    };
+    auth.user_add(user).await.unwrap();
+    if let Some(role) = role {
+        let grant = pb::AuthUserGrantRoleRequest {
+            user: name.to_owned(),
+            role: role.to_owned(),
+        };
+        auth.user_grant_role(grant).await.unwrap();
+    }
+}
+
+pub(crate) async fn add_role_by(
+    channel: Channel,
+    role: &str,
+    perm_type: Type,
+    key: &str,
+    range_end: &str,
+) {
+    let visitor = Visitor {
+        channel,
+        bearer: Bearer(None),
+    };
+    add_role(&visitor, role, perm_type, key, range_end).await;
+}
+
+pub(crate) async fn enable_by(channel: Channel) {
+    let mut auth = AuthClient::new(channel);
+    auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+}

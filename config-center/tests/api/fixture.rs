@@ -142,7 +142,7 @@ impl Fixture {
     }
 }
 
-fn settings(folder: &TempDir, flags: &[String]) -> Settings {
+pub(crate) fn settings(folder: &TempDir, flags: &[String]) -> Settings {
     let mut line = vec![
         "--listen-client-urls=http://127.0.0.1:0".to_owned(),
         "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
@@ -155,7 +155,7 @@ fn settings(folder: &TempDir, flags: &[String]) -> Settings {
     }
 }
 
-async fn serve(settings: &Settings) -> Server {
+pub(crate) async fn serve(settings: &Settings) -> Server {
     within("start", Server::start(settings))
         .await
         .unwrap_or_else(|error| panic!("{error}"))

@@ -18,6 +18,7 @@ mod maintenance;
 mod process;
 mod range_stream;
 mod services;
+mod tls;
 mod v2;
 mod watch;
 mod watch_seam;

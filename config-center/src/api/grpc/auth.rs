@@ -343,7 +343,11 @@ impl AuthService {
                 tracing::info!(user = name, "a login was refused");
                 return Err(Refusal::AuthFailed.into());
             }
-            let simple_token = random_prefix().ok_or(ProposeError::Stopped)?;
+            let signed = self.0.signed_tokens.as_ref();
+            let simple_token = match signed {
+                Some(_) => String::new(),
+                None => random_prefix().ok_or(ProposeError::Stopped)?,
+            };
             let op = Op::Authenticate(cmd::Authenticate {
                 name: name.clone(),
                 simple_token: simple_token.clone(),
@@ -356,7 +360,12 @@ impl AuthService {
             if auth_revision == checked_at {
                 return Ok(pb::AuthenticateResponse {
                     header: Some(header),
-                    token: format!("{simple_token}.{index}"),
+                    token: match signed {
+                        Some(signed) => signed
+                            .sign(&name, auth_revision)
+                            .ok_or(Fault::NoSigningKey)?,
+                        None => format!("{simple_token}.{index}"),
+                    },
                 });
             }
         }

@@ -15,7 +15,7 @@ impl From<Fault> for Status {
             Fault::NotForLearner => Code::FailedPrecondition,
             Fault::ClientApiVersion => Code::InvalidArgument,
             Fault::Password(PasswordError::TooManyRequests) => Code::ResourceExhausted,
-            Fault::Password(_) => Code::Unknown,
+            Fault::Password(_) | Fault::NoSigningKey => Code::Unknown,
             Fault::NoDowngrade => Code::Unimplemented,
             Fault::MismatchedReply => Code::Internal,
         };

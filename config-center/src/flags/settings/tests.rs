@@ -236,7 +236,7 @@ fn bad_values_name_the_flag_and_the_fault() {
         ),
         (
             "--listen-client-urls https://127.0.0.1:1",
-            "invalid value \"https://127.0.0.1:1\" for --listen-client-urls: https needs certificates, and TLS is not supported yet",
+            "invalid value \"https://127.0.0.1:1\" for --listen-client-urls: https needs --cert-file and --key-file, or --auto-tls",
         ),
         (
             "--listen-client-urls http://0.0.0.0:1",

@@ -33,6 +33,16 @@ pub struct Plain;
 /// A host that does not answer at all.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
+impl Plain {
+    /// A TCP connection to the host and port of this url, for whatever goes on top of it.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn connect(url: &Uri) -> io::Result<TcpStream> {
+        connect(url).await
+    }
+}
+
 impl PeerDialer for Plain {
     fn dial<'a>(&'a self, url: &'a Uri) -> BoxFuture<'a, io::Result<BoxLink>> {
         Box::pin(async move { Ok(Box::new(connect(url).await?) as BoxLink) })
