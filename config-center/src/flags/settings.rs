@@ -13,6 +13,7 @@ use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
 use crate::api::http::{Access, Allowed, HttpRules};
 use crate::raft::{ClusterState, InitialMember, Reconfiguration};
+use crate::tls::TlsSettings;
 
 pub use security::TokenKind;
 

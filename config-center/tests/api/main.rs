@@ -6,6 +6,7 @@
     reason = "a failed step of a test is a panic with a place"
 )]
 
+mod access_table;
 mod auth;
 mod cluster;
 mod edges;

@@ -1,0 +1,375 @@
+//! Every call of the descriptor set and every HTTP route, by everybody who might make it. A new
+//! call or route fails here until somebody has said who may use it.
+
+use std::collections::BTreeSet;
+
+use config_center::api::routes::{Answers, ROUTES};
+use prost::Message;
+use prost::bytes::{Buf as _, BufMut as _, Bytes};
+use schemas::authpb::permission::Type;
+use schemas::etcdserverpb as pb;
+use schemas::etcdserverpb::request_op::Request as OpRequest;
+use schemas::etcdserverpb::watch_request::RequestUnion;
+use schemas::{v3electionpb as election, v3lockpb as lock};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Request, Status};
+
+use super::auth::{Visitor, add_role, add_user, guarded};
+use super::fixture::{Fixture, bytes, put, range, watch_key, within};
+
+/// Who may make a call with the request given in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Everybody,
+    EveryUser,
+    /// bob and ann may read what it touches.
+    Readers,
+    /// ann may write what it touches.
+    Writers,
+    /// The request is about bob himself.
+    BobAndRoot,
+    Root,
+    /// Not served on this port at all.
+    Nobody,
+}
+
+const PEOPLE: [&str; 5] = ["", "eve", "bob", "ann", "root"];
+
+fn may(class: Class, who: &str) -> bool {
+    match class {
+        Class::Everybody => true,
+        Class::EveryUser => !who.is_empty(),
+        Class::Readers => matches!(who, "bob" | "ann" | "root"),
+        Class::Writers => matches!(who, "ann" | "root"),
+        Class::BobAndRoot => matches!(who, "bob" | "root"),
+        Class::Root => who == "root",
+        Class::Nobody => false,
+    }
+}
+
+fn encoded(message: impl Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+fn leader_key() -> Option<election::LeaderKey> {
+    Some(election::LeaderKey {
+        name: bytes("bo"),
+        key: bytes("bo/1"),
+        rev: 1,
+        lease: 1,
+    })
+}
+
+/// The class of each call, and a request for which it holds.
+fn classify(path: &str, who: &str) -> Option<(Class, Bytes)> {
+    use Class::{BobAndRoot, EveryUser, Everybody, Nobody, Readers, Root, Writers};
+    let own_name = |prefix: &str| bytes(&format!("{prefix}-{who}"));
+    let nothing = Bytes::new();
+    let nobody = || "nobody".to_owned();
+    Some(match path {
+        "etcdserverpb.KV/Range" => (Readers, encoded(range("a"))),
+        "etcdserverpb.KV/RangeStream" => (Readers, encoded(range("a"))),
+        "etcdserverpb.KV/Put" => (Writers, encoded(put("a", "1"))),
+        "etcdserverpb.KV/DeleteRange" => {
+            let delete = pb::DeleteRangeRequest {
+                key: bytes("azz"),
+                ..pb::DeleteRangeRequest::default()
+            };
+            (Writers, encoded(delete))
+        }
+        "etcdserverpb.KV/Txn" => {
+            let operation = pb::RequestOp {
+                request: Some(OpRequest::RequestPut(put("a", "1"))),
+            };
+            let txn = pb::TxnRequest {
+                failure: vec![operation],
+                ..pb::TxnRequest::default()
+            };
+            (Writers, encoded(txn))
+        }
+        "etcdserverpb.KV/Compact" => (Root, nothing),
+        "etcdserverpb.Watch/Watch" => {
+            let watch = pb::WatchRequest {
+                request_union: Some(RequestUnion::CreateRequest(watch_key("a"))),
+            };
+            (Readers, encoded(watch))
+        }
+        "etcdserverpb.Lease/LeaseGrant" => {
+            (EveryUser, encoded(pb::LeaseGrantRequest { id: 0, ttl: 60 }))
+        }
+        "etcdserverpb.Lease/LeaseRevoke" => (Writers, encoded(pb::LeaseRevokeRequest { id: 7 })),
+        "etcdserverpb.Lease/LeaseKeepAlive" => {
+            (Writers, encoded(pb::LeaseKeepAliveRequest { id: 8 }))
+        }
+        "etcdserverpb.Lease/LeaseTimeToLive" => {
+            let asked = pb::LeaseTimeToLiveRequest { id: 8, keys: true };
+            (Readers, encoded(asked))
+        }
+        "etcdserverpb.Lease/LeaseLeases" => (Readers, nothing),
+        "etcdserverpb.Cluster/MemberList"
+        | "etcdserverpb.Maintenance/Status"
+        | "etcdserverpb.Maintenance/Alarm" => (EveryUser, nothing),
+        "etcdserverpb.Cluster/MemberAdd"
+        | "etcdserverpb.Cluster/MemberRemove"
+        | "etcdserverpb.Cluster/MemberUpdate"
+        | "etcdserverpb.Cluster/MemberPromote"
+        | "etcdserverpb.Maintenance/Defragment"
+        | "etcdserverpb.Maintenance/Hash"
+        | "etcdserverpb.Maintenance/HashKV"
+        | "etcdserverpb.Maintenance/Snapshot"
+        | "etcdserverpb.Maintenance/MoveLeader"
+        | "etcdserverpb.Maintenance/Downgrade"
+        | "etcdserverpb.Auth/AuthEnable"
+        | "etcdserverpb.Auth/UserAdd"
+        | "etcdserverpb.Auth/UserList"
+        | "etcdserverpb.Auth/UserDelete"
+        | "etcdserverpb.Auth/UserGrantRole"
+        | "etcdserverpb.Auth/UserRevokeRole"
+        | "etcdserverpb.Auth/RoleAdd"
+        | "etcdserverpb.Auth/RoleList"
+        | "etcdserverpb.Auth/RoleDelete"
+        | "etcdserverpb.Auth/RoleGrantPermission"
+        | "etcdserverpb.Auth/RoleRevokePermission"
+        // Carried out by root, this one would end the test: it is the last to be tried.
+        | "etcdserverpb.Auth/AuthDisable" => (Root, nothing),
+        "etcdserverpb.Auth/UserChangePassword" => {
+            let change = pb::AuthUserChangePasswordRequest {
+                name: nobody(),
+                ..pb::AuthUserChangePasswordRequest::default()
+            };
+            (Root, encoded(change))
+        }
+        "etcdserverpb.Auth/UserGet" => {
+            let name = "bob".to_owned();
+            (BobAndRoot, encoded(pb::AuthUserGetRequest { name }))
+        }
+        "etcdserverpb.Auth/RoleGet" => {
+            let role = "reader".to_owned();
+            (BobAndRoot, encoded(pb::AuthRoleGetRequest { role }))
+        }
+        "etcdserverpb.Auth/AuthStatus" => (Everybody, nothing),
+        "etcdserverpb.Auth/Authenticate" => {
+            let login = pb::AuthenticateRequest {
+                name: nobody(),
+                password: String::new(),
+            };
+            (Everybody, encoded(login))
+        }
+        "v3lockpb.Lock/Lock" => {
+            let name = own_name("al");
+            (Writers, encoded(lock::LockRequest { name, lease: 0 }))
+        }
+        "v3lockpb.Lock/Unlock" => (Writers, encoded(lock::UnlockRequest { key: bytes("azz") })),
+        "v3electionpb.Election/Campaign" => {
+            let campaign = election::CampaignRequest {
+                name: own_name("ac"),
+                ..election::CampaignRequest::default()
+            };
+            (Writers, encoded(campaign))
+        }
+        "v3electionpb.Election/Proclaim" => {
+            let proclaim = election::ProclaimRequest {
+                leader: leader_key(),
+                value: bytes("v"),
+            };
+            (Writers, encoded(proclaim))
+        }
+        "v3electionpb.Election/Leader" => {
+            (Readers, encoded(election::LeaderRequest { name: bytes("ae") }))
+        }
+        "v3electionpb.Election/Observe" => {
+            (Readers, encoded(election::LeaderRequest { name: bytes("ae") }))
+        }
+        "v3electionpb.Election/Resign" => {
+            let leader = leader_key();
+            (Writers, encoded(election::ResignRequest { leader }))
+        }
+        "grpc.health.v1.Health/Check" | "grpc.health.v1.Health/List" | "grpc.health.v1.Health/Watch" => (Everybody, nothing),
+        // What members say to each other is said on another port.
+        path if path.starts_with("config_center.") => (Nobody, nothing),
+        _ => return None,
+    })
+}
+
+/// `package.Service/Method` of everything that is described.
+fn described() -> BTreeSet<String> {
+    let set = prost_types::FileDescriptorSet::decode(schemas::DESCRIPTORS).unwrap();
+    let mut paths = BTreeSet::new();
+    for file in &set.file {
+        for service in &file.service {
+            for method in &service.method {
+                let (service, method) = (service.name(), method.name());
+                paths.insert(format!("{}.{service}/{method}", file.package()));
+            }
+        }
+    }
+    paths
+}
+
+/// Messages as they are on the wire.
+#[derive(Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, target: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        target.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
+    }
+}
+
+/// Sends one message and takes the first answer.
+async fn call(visitor: &Visitor, path: &str, message: Bytes) -> Result<Bytes, Status> {
+    let mut grpc = tonic::client::Grpc::new(visitor.channel());
+    grpc.ready()
+        .await
+        .map_err(|error| Status::unknown(error.to_string()))?;
+    let uri = format!("/{path}").parse().unwrap();
+    let request = Request::new(tokio_stream::once(message));
+    let mut answers = grpc.streaming(request, uri, Raw).await?.into_inner();
+    let first = within(path, answers.message()).await?;
+    Ok(first.unwrap_or_default())
+}
+
+/// Whether the answer says that this caller may not; other refusals come after that question.
+fn is_denied(path: &str, outcome: &Result<Bytes, Status>) -> bool {
+    const DENIALS: [&str; 2] = [
+        "etcdserver: permission denied",
+        "etcdserver: user name is empty",
+    ];
+    match outcome {
+        Err(status) if status.message().starts_with("unknown service of ") => {
+            assert_eq!(status.code(), Code::Unimplemented);
+            true
+        }
+        Err(status) => DENIALS.contains(&status.message()),
+        Ok(answer) if path == "etcdserverpb.Watch/Watch" => {
+            pb::WatchResponse::decode(answer.clone()).unwrap().canceled
+        }
+        Ok(_) => false,
+    }
+}
+
+async fn people(fixture: &Fixture) -> Vec<(&'static str, Visitor)> {
+    let root = Visitor::login(fixture, "root", "r").await;
+    add_role(&root, "nothing", Type::Read, "x", "").await;
+    add_user(&root, "eve", "e", Some("nothing")).await;
+    let mut kv = root.kv();
+    for (key, lease) in [("a7", 7), ("a8", 8)] {
+        let grant = pb::LeaseGrantRequest {
+            id: lease,
+            ttl: 600,
+        };
+        root.leases().lease_grant(grant).await.unwrap();
+        let attached = pb::PutRequest {
+            lease,
+            ..put(key, "1")
+        };
+        kv.put(attached).await.unwrap();
+    }
+    // Somebody leads, so that watching an election has something to tell.
+    let campaign = election::CampaignRequest {
+        name: bytes("ae"),
+        ..election::CampaignRequest::default()
+    };
+    let path = "v3electionpb.Election/Campaign";
+    call(&root, path, encoded(campaign)).await.unwrap();
+    let mut people = vec![("", Visitor::anonymous(fixture))];
+    for (name, password) in [("eve", "e"), ("bob", "b"), ("ann", "a"), ("root", "r")] {
+        people.push((name, Visitor::login(fixture, name, password).await));
+    }
+    people
+}
+
+#[tokio::test]
+async fn every_call_asks_who_calls() {
+    let fixture = guarded(&[]).await;
+    let people = people(&fixture).await;
+    assert_eq!(
+        people.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        PEOPLE
+    );
+    let last = "etcdserverpb.Auth/AuthDisable";
+    let paths = described();
+    assert!(paths.contains(last));
+    let in_order = paths.iter().filter(|path| *path != last);
+    for path in in_order.map(String::as_str).chain([last]) {
+        for (who, visitor) in &people {
+            let (class, request) =
+                classify(path, who).unwrap_or_else(|| panic!("{path} is new: say who may call it"));
+            let outcome = call(visitor, path, request).await;
+            let is_allowed = !is_denied(path, &outcome);
+            assert_eq!(
+                is_allowed,
+                may(class, who),
+                "{path} by {who:?}: {outcome:?}"
+            );
+        }
+    }
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn every_route_asks_who_calls() {
+    let fixture = guarded(&[]).await;
+    for route in ROUTES {
+        let path = route.path.replace("{*rest}", "a").replace("{*path}", "a");
+        let (method, is_open) = match route.answers {
+            Answers::Rpc(rpc) => {
+                let name = format!("{}/{}", rpc.service(), rpc.method());
+                let (class, _) = classify(&name, "")
+                    .unwrap_or_else(|| panic!("{name} is new: say who may call it"));
+                ("POST", class == Class::Everybody)
+            }
+            // Probes and scrapers have no users.
+            Answers::Health | Answers::Checks(_) | Answers::Version | Answers::Metrics => {
+                ("GET", true)
+            }
+            // Closed while authentication is on, but for the question whether v2 has any.
+            Answers::V2(part) => ("GET", part == config_center::api::v2::V2Part::AuthEnable),
+        };
+        let body = if method == "POST" {
+            r#"{"key":"YQ=="}"#
+        } else {
+            ""
+        };
+        let answer = fixture
+            .raw(&format!(
+                "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            ))
+            .await;
+        let is_served = answer.starts_with("HTTP/1.1 2") && !answer.contains("\"canceled\":true");
+        // Without credentials a login cannot succeed, and is no secret.
+        let is_login = path.ends_with("/auth/authenticate");
+        assert_eq!(is_served, is_open && !is_login, "{path}: {answer}");
+    }
+    fixture.stop().await;
+}
