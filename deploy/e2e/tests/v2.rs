@@ -258,7 +258,7 @@ fn relative(value: &mut Value, base: i64) {
                     // A second may pass between the two servers.
                     ("ttl", Some(ttl)) => *field = json!((ttl + 1) / 10),
                     ("id" | "name" | "peerURLs" | "clientURLs", _) => *field = json!("masked"),
-                    ("key" | "cause" | "message", _) => {
+                    ("key" | "cause", _) => {
                         let text = field.as_str().unwrap_or_default();
                         *field = json!(relative_text(text, base));
                     }
