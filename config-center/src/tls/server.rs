@@ -124,8 +124,10 @@ impl ServerTls {
         let stream = tokio::time::timeout(HANDSHAKE_TIME, handshake)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        let (_, connection) = stream.get_ref();
-        let chain = connection.peer_certificates().unwrap_or_default();
+        let connection = stream.get_ref().1;
+        let speaks_http2 = connection.alpn_protocol() == Some(HTTP2);
+        // Owned: nothing of the connection may be held while a name is looked up.
+        let chain = connection.peer_certificates().unwrap_or_default().to_vec();
         if chain.iter().any(|shown| loaded.revoked.contains(shown)) {
             return Err(refused("its certificate is revoked"));
         }
@@ -144,7 +146,7 @@ impl ServerTls {
             .and_then(|shown| Subject::of(shown))
             .map(|subject| subject.common_name.into());
         Ok(Accepted {
-            speaks_http2: connection.alpn_protocol() == Some(HTTP2),
+            speaks_http2,
             certificate_name,
             stream,
         })

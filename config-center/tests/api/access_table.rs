@@ -109,8 +109,22 @@ fn classify(path: &str, who: &str) -> Option<(Class, Bytes)> {
         "etcdserverpb.Cluster/MemberList"
         | "etcdserverpb.Maintenance/Status"
         | "etcdserverpb.Maintenance/Alarm" => (EveryUser, nothing),
-        "etcdserverpb.Cluster/MemberAdd"
-        | "etcdserverpb.Cluster/MemberRemove"
+        "etcdserverpb.Cluster/MemberAdd" => {
+            // A real one would wait for a member that never comes.
+            let add = pb::MemberAddRequest {
+                peer_ur_ls: vec!["no url".to_owned()],
+                is_learner: false,
+            };
+            (Root, encoded(add))
+        }
+        "etcdserverpb.Auth/UserAdd" => {
+            let user = pb::AuthUserAddRequest {
+                name: "newcomer".to_owned(),
+                ..pb::AuthUserAddRequest::default()
+            };
+            (Root, encoded(user))
+        }
+        "etcdserverpb.Cluster/MemberRemove"
         | "etcdserverpb.Cluster/MemberUpdate"
         | "etcdserverpb.Cluster/MemberPromote"
         | "etcdserverpb.Maintenance/Defragment"
@@ -120,7 +134,6 @@ fn classify(path: &str, who: &str) -> Option<(Class, Bytes)> {
         | "etcdserverpb.Maintenance/MoveLeader"
         | "etcdserverpb.Maintenance/Downgrade"
         | "etcdserverpb.Auth/AuthEnable"
-        | "etcdserverpb.Auth/UserAdd"
         | "etcdserverpb.Auth/UserList"
         | "etcdserverpb.Auth/UserDelete"
         | "etcdserverpb.Auth/UserGrantRole"
@@ -337,14 +350,25 @@ async fn every_call_asks_who_calls() {
 
 #[tokio::test]
 async fn every_route_asks_who_calls() {
-    let fixture = guarded(&[]).await;
+    let fixture = guarded(&["--enable-v2"]).await;
     for route in ROUTES {
-        let path = route.path.replace("{*rest}", "a").replace("{*path}", "a");
+        // A placeholder stands at the end of a path.
+        let path = match route.path.split_once('{') {
+            Some((fixed, _)) => format!("{fixed}a"),
+            None => route.path.to_owned(),
+        };
         let (method, is_open) = match route.answers {
             Answers::Rpc(rpc) => {
                 let name = format!("{}/{}", rpc.service(), rpc.method());
                 let (class, _) = classify(&name, "")
                     .unwrap_or_else(|| panic!("{name} is new: say who may call it"));
+                // Streams say no inside of an answer that goes on; the other test has them.
+                if matches!(
+                    name.rsplit_once('/'),
+                    Some((_, "Watch" | "LeaseKeepAlive" | "Observe" | "Snapshot"))
+                ) {
+                    continue;
+                }
                 ("POST", class == Class::Everybody)
             }
             // Probes and scrapers have no users.
@@ -366,7 +390,7 @@ async fn every_route_asks_who_calls() {
                 body.len()
             ))
             .await;
-        let is_served = answer.starts_with("HTTP/1.1 2") && !answer.contains("\"canceled\":true");
+        let is_served = answer.starts_with("HTTP/1.1 2");
         // Without credentials a login cannot succeed, and is no secret.
         let is_login = path.ends_with("/auth/authenticate");
         assert_eq!(is_served, is_open && !is_login, "{path}: {answer}");

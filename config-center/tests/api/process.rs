@@ -70,7 +70,7 @@ fn the_version_begins_with_etcds_line() {
 fn bad_flags_are_one_line_and_exit_code_two() {
     for (arguments, expected) in [
         (vec!["--nmae", "x"], "did you mean --name?"),
-        (vec!["--cert-file", "x"], "--cert-file is not supported yet"),
+        (vec!["--cert-file", "x"], "it needs --key-file as well"),
         (
             vec!["--listen-client-urls", "nonsense"],
             "must begin with http://",

@@ -55,7 +55,7 @@ impl Authority {
         ];
         let key = KeyPair::generate().unwrap();
         Pair {
-            certificate: params.signed_by(&key, &self.0).unwrap().pem(),
+            certificate: params.signed_by(&key, &*self.0).unwrap().pem(),
             key: key.serialize_pem(),
         }
     }
@@ -75,7 +75,7 @@ impl Authority {
             }],
             key_identifier_method: KeyIdMethod::Sha256,
         };
-        list.signed_by(&self.0).unwrap().pem().unwrap()
+        list.signed_by(&*self.0).unwrap().pem().unwrap()
     }
 }
 
