@@ -128,6 +128,7 @@ mod tests {
         let (new, old): (Vec<_>, Vec<_>) = chosen
             .cipher_suites
             .iter()
+            .copied()
             .partition(|suite| suite.tls13().is_some());
         assert_eq!((new.len(), old.len()), (3, 1));
         let every = provider(&settings(&[], "", "")).unwrap();
