@@ -1,6 +1,10 @@
 //! Three real members under kills and restarts, through every one of them: what was acknowledged
 //! stays, the revision never falls, a watch sees each event once and in order, and the members
 //! agree in the end.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what fails in a thread of a test fails the test"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
