@@ -250,7 +250,7 @@ fn bad_values_name_the_flag_and_the_fault() {
         ),
         (
             "--listen-client-urls 127.0.0.1:1",
-            "invalid value \"127.0.0.1:1\" for --listen-client-urls: the URL must begin with http://",
+            "invalid value \"127.0.0.1:1\" for --listen-client-urls: the URL must begin with http:// or https://",
         ),
         (
             "--listen-client-urls http://127.0.0.1",
