@@ -349,7 +349,9 @@ fn etcdctl_speaks_v2_as_with_etcd() -> anyhow::Result<()> {
         let mut watching = std::process::Command::new("etcdctl");
         watching
             .env("ETCDCTL_API", "2")
-            .args(["--endpoints", &url, "exec-watch", "seen", "--"])
+            // Without --recursive etcdctl 3.4 runs nothing, against etcd neither.
+            .args(["--endpoints", &url, "exec-watch", "--recursive", "watched"])
+            .arg("--")
             .args([
                 "sh",
                 "-c",
@@ -359,8 +361,11 @@ fn etcdctl_speaks_v2_as_with_etcd() -> anyhow::Result<()> {
         let watcher = e2e::Process::spawn("etcdctl exec-watch", watching, &log)?;
         // It may not be there yet, so the write is repeated until it is seen.
         e2e::wait_until("exec-watch to see a write", e2e::DEADLINE, || {
-            etcdctl(port, &["set", "seen", "value"]).ok()?;
-            watcher.log_text().contains("set /seen value").then_some(())
+            etcdctl(port, &["set", "watched/seen", "value"]).ok()?;
+            watcher
+                .log_text()
+                .contains("set /watched/seen value")
+                .then_some(())
         })?;
     }
     Ok(())
