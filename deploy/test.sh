@@ -165,12 +165,33 @@ section_build() {
   cargo build --locked --workspace --bins --examples
 }
 
+# integration_tests e2e|others: the integration tests of package e2e, or of all other packages, as
+# arguments for cargo. Every section selects the whole workspace and narrows it by target: selected
+# by package, the dependencies would be compiled once more for each other set of their features.
+integration_tests() {
+  cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    if (package["name"] == "e2e") == (sys.argv[1] == "e2e"):
+        for target in package["targets"]:
+            if "test" in target["kind"]:
+                print("--test", target["name"], sep="\n")
+' "$1"
+}
+
 section_unit() {
-  cargo test --locked --workspace --exclude e2e
+  local tests
+  tests=$(integration_tests others)
+  # shellcheck disable=SC2086 # one word per line
+  cargo test --locked --workspace --lib --bins $tests
+  cargo test --locked --workspace --doc
 }
 
 section_e2e() {
-  cargo test --locked --package e2e
+  local tests
+  tests=$(integration_tests e2e)
+  # shellcheck disable=SC2086 # one word per line
+  cargo test --locked --workspace $tests
 }
 
 section_demo() {
@@ -254,7 +275,7 @@ OUTPUT
 
 section_examples() {
   [[ -x $target/debug/config-center && -x $target/debug/example-rust ]] ||
-    cargo build --locked --package config-center --package example-rust
+    cargo build --locked --workspace --bin config-center --bin example-rust
   (cd examples/go-clientv3 && go build -mod=readonly -o "$scratch/go-clientv3" .)
 
   local etcd_37 etcd_34 center language store

@@ -46,8 +46,7 @@ done
 mkdir -p "$work"
 programs=$(realpath -m "${CARGO_TARGET_DIR:-target}")/release
 if [[ $build == yes ]]; then
-  cargo build --release --locked -p logagent --bin logagent
-  cargo build --release --locked -p bench-agent
+  cargo build --release --locked --bin logagent --bin agent-bench --bin producer-floor
   commit=$(git rev-parse --short HEAD)
   [[ -z $(git status --porcelain --untracked-files=no -- logagent schemas Cargo.lock) ]] ||
     commit+=" with changes"

@@ -49,8 +49,7 @@ work=$REPO_ROOT/.work/bench-kv
 mkdir -p "$work"
 programs=$(realpath -m "${CARGO_TARGET_DIR:-target}")/release
 if [[ $build == yes ]]; then
-  cargo build --release --locked -p config-center --bin config-center
-  cargo build --release --locked -p bench-kv
+  cargo build --release --locked --bin config-center --bin kv-bench --bin kv-floor --bin kv-load
   (cd "$here/kv/go" && go build -mod=readonly -trimpath -o "$work/kv-go" .)
   commit=$(git rev-parse --short HEAD)
   [[ -z $(git status --porcelain --untracked-files=no -- config-center schemas Cargo.lock) ]] ||

@@ -83,7 +83,7 @@ prepare() {
     etcd) binary=/usr/bin/etcd ;;
     center) binary=$(realpath -m "${binary:-${CARGO_TARGET_DIR:-$REPO_ROOT/target}/debug/config-center}") ;;
   esac
-  [[ -x $binary ]] || fail "$binary is missing; run: cargo build -p config-center"
+  [[ -x $binary ]] || fail "$binary is missing; run: cargo build --bin config-center"
   [[ -x /usr/bin/etcdctl ]] || fail "etcdctl is not installed; run: apt-get install -y etcd-client"
   # A copy: a build that replaces the program must not change it in the middle of the run.
   cp "$binary" "$work/bin-$against/etcd"

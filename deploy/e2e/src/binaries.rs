@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use anyhow::Context;
 
-/// The packages whose binaries the harness spawns.
-const PACKAGES: [&str; 2] = ["config-center", "logagent"];
+/// The programs that the harness spawns.
+const PROGRAMS: [&str; 3] = ["config-center", "configctl", "logagent"];
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
@@ -43,9 +43,11 @@ pub fn folder() -> anyhow::Result<PathBuf> {
 pub fn build_command() -> anyhow::Result<Command> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
+    // Selected by program and not by package: the features of the dependencies stay those of the
+    // whole workspace, and nothing is compiled twice.
     command.current_dir(repository()).arg("build");
-    for package in PACKAGES {
-        command.args(["-p", package]);
+    for program in PROGRAMS {
+        command.args(["--bin", program]);
     }
     match folder()?.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => {}
@@ -87,7 +89,7 @@ pub fn existing(name: &str) -> anyhow::Result<PathBuf> {
     let path = folder()?.join(name);
     anyhow::ensure!(
         path.is_file(),
-        "{} is missing: run `cargo build -p config-center -p logagent`",
+        "{} is missing: run `cargo build`",
         path.display()
     );
     Ok(path)

@@ -45,10 +45,8 @@ fn a_bug_in_nested_transactions_is_found() -> anyhow::Result<()> {
     build.current_dir(binaries::repository()).args([
         "build",
         "--quiet",
-        "-p",
-        "config-center",
         "--features",
-        "planted",
+        "config-center/planted",
         "--bin",
         "config-center-planted",
     ]);
