@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+mod bolt;
 pub mod compaction;
 pub mod configctl;
 pub mod engine;

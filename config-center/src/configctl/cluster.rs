@@ -1,6 +1,5 @@
 //! The members of the store and its snapshots. Status and `snapshot save` go through the etcd API;
-//! a saved file is config-center's own, so looking into one and restoring it is not for other
-//! stores.
+//! looking into a saved file needs no store, and a restored one is config-center's.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -33,14 +32,14 @@ pub(super) async fn offline(out: Output, command: &Snapshot) -> Result<Exit, Fai
             let saved = storage::inspect_snapshot(file, !check.skip_hash_check)
                 .await
                 .map_err(|error| Failure::invalid(error.to_string()))?;
-            let state = &saved.contents.state;
             show_contents(
                 out,
                 &Contents {
                     hash: format!("{:08x}", saved.hash),
-                    revision: state.revision(),
-                    total_keys: state.live_keys(),
+                    revision: saved.revision,
+                    total_keys: saved.total_keys,
                     total_size: saved.bytes,
+                    version: saved.version,
                     verified: saved.is_verified,
                 },
             )
@@ -57,6 +56,8 @@ struct Contents {
     revision: i64,
     total_keys: usize,
     total_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
     verified: bool,
 }
 
@@ -103,6 +104,7 @@ async fn restore_member(out: Output, restore: &Restore) -> Result<Exit, Failure>
         peer_urls: settings.advertise_peer_urls.clone(),
         initial_cluster: settings.initial_cluster.clone(),
         cluster_token: settings.cluster_token.clone(),
+        revision_bump: restore.bump_revision.unwrap_or_default(),
     };
     let restored = raft::restore_member(&restore.file, !restore.check.skip_hash_check, &member)
         .await

@@ -165,6 +165,10 @@ pub(crate) enum Snapshot {
     },
     /// Make the data folder of a new cluster's member from a saved snapshot
     ///
+    /// Takes snapshots of config-center and of any etcd v3, and with --skip-hash-check the file
+    /// member/snap/db of an etcd member that has stopped. Keys, revisions, leases, users and alarms
+    /// stay; the members are new.
+    ///
     /// Run it once for each member, with the same file and the same --initial-cluster, then start
     /// the members with the same flags.
     Restore(Restore),
@@ -193,6 +197,18 @@ pub(crate) struct Restore {
     pub(crate) initial_cluster_token: String,
     #[command(flatten)]
     pub(crate) check: SnapshotCheck,
+    /// Go on with a revision that is so much higher, as clients may have seen later revisions than
+    /// the snapshot has
+    #[arg(
+        long,
+        value_name = "REVISIONS",
+        requires = "mark_compacted",
+        value_parser = clap::value_parser!(i64).range(1..)
+    )]
+    pub(crate) bump_revision: Option<i64>,
+    /// Compact everything up to the new revision, so that no watch goes on from before
+    #[arg(long, requires = "bump_revision")]
+    pub(crate) mark_compacted: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use super::error::ProposeError;
 use super::node::Node;
-use crate::storage::SnapshotFile;
+use crate::storage::{SnapshotFile, StorageError};
 
 impl Node {
     /// Gives the free pages of this member's database back to the file system. Writes of this member
@@ -12,10 +12,14 @@ impl Node {
         vacuumed.map_err(|_| ProposeError::Stopped)
     }
 
-    /// A copy of everything that this member has applied; the file goes with the value.
-    pub async fn copy_state(&self) -> Result<SnapshotFile, ProposeError> {
+    /// A copy of everything that this member has applied, in etcd's format; the file goes with the
+    /// value.
+    pub async fn export_state(
+        &self,
+        storage_version: &'static str,
+    ) -> Result<SnapshotFile, StorageError> {
         let file = SnapshotFile::in_folder(&self.snapshot_folder);
-        let copied = self.state.copy_into(file.clone()).await;
-        copied.map(|_| file).map_err(|_| ProposeError::Stopped)
+        let exported = self.state.export_into(file.clone(), storage_version).await;
+        exported.map(|()| file)
     }
 }

@@ -31,6 +31,7 @@ mod restore;
 mod state_machine;
 mod status;
 mod tail;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -29,6 +29,7 @@ use super::proposer::Pending;
 use super::reads::{self, ReadRounds};
 use super::removal::{self, Removal};
 use super::state_machine::{AppliedMark, Listeners, StateMachine};
+use super::takeover;
 use super::types::TypeConfig;
 use crate::engine::Engine;
 use crate::storage::{DataFolder, FailureSlot, Identity, LogHandle, StateHandle, StorageError};
@@ -86,7 +87,12 @@ impl Node {
         let folder = DataFolder::open(&config.data_dir)?;
         let failure = FailureSlot::default();
         let removal = Removal::new(failure.clone());
-        let (log, mut recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
+        let (mut log, mut recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
+        if recovery.identity.is_none() {
+            log.close().await;
+            takeover::take_over(&folder, &config).await?;
+            (log, recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
+        }
         let (state, loaded) = StateHandle::open(&folder, failure.clone()).await?;
         check_pair(&folder, &recovery, &loaded.progress)?;
         let host = Arc::new(PeerHost::default());

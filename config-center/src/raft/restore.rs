@@ -23,6 +23,8 @@ pub struct RestoredMember {
     pub initial_cluster: Vec<InitialMember>,
     /// `--initial-cluster-token`
     pub cluster_token: String,
+    /// `--bump-revision`, 0 without `--mark-compacted`
+    pub revision_bump: i64,
 }
 
 /// Makes the data folder of one member. It must not exist, or be empty.
@@ -66,9 +68,28 @@ pub async fn restore_member(
         identity: bootstrap::founding_identity(&config),
         voted_for,
         membership: encode_membership(&membership),
+        revision_bump: member.revision_bump,
     };
     let restored = storage::restore_snapshot(snapshot, must_be_verified, &folder, restored_as);
-    Ok(restored.await?)
+    match restored.await {
+        Ok(loaded) => Ok(loaded),
+        Err(error) => {
+            drop(folder);
+            give_up(&member.data_dir);
+            Err(error.into())
+        }
+    }
+}
+
+/// A folder that was given up half way starts no member, and is in the way of the next attempt.
+fn give_up(data_dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(data_dir) {
+        tracing::warn!(
+            folder = %data_dir.display(),
+            %error,
+            "what was restored so far could not be removed; remove it before the next attempt"
+        );
+    }
 }
 
 fn refuse_used(data_dir: &Path) -> Result<(), StartError> {

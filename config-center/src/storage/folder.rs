@@ -75,6 +75,27 @@ impl DataFolder {
         self.path.join("state.db")
     }
 
+    /// Removes what a restore into this folder that did not come to its end has left.
+    pub fn remove_databases(&self) -> Result<(), StorageError> {
+        for database in [self.log_db(), self.state_db()] {
+            for suffix in ["", "-wal", "-shm"] {
+                let mut path = database.clone().into_os_string();
+                path.push(suffix);
+                match fs::remove_file(&path) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                        return Err(StorageError::File {
+                            path: path.into(),
+                            action: "removing",
+                            source,
+                        });
+                    }
+                    _ => {}
+                }
+            }
+        }
+        sync_dir(&self.path)
+    }
+
     #[must_use]
     pub fn snapshots(&self) -> PathBuf {
         self.path.join(SNAPSHOTS)

@@ -9,16 +9,19 @@
 //!   log.db      WAL, synchronous=FULL: an append is acknowledged after its commit returned
 //!   state.db    WAL, synchronous=NORMAL: batches that carry the index they were applied at;
 //!               what a power cut takes away is applied again from the log
-//!   snapshots/  copies of state.db on their way to another member; removed at start
+//!   snapshots/  copies of the state on their way to a member or a client; removed at start
 //! ```
 //!
 //! Each database has one owner task, and nobody else writes to it.
 
 mod error;
+mod etcd_file;
+mod etcd_folder;
 mod folder;
 mod log_db;
 mod log_writer;
 mod restore;
+mod saved_snapshot;
 mod snapshot_file;
 mod sqlite;
 mod state_auth;
@@ -32,12 +35,12 @@ mod state_writer;
 mod tests;
 
 pub use error::{FailureSlot, StorageError};
+pub use etcd_folder::EtcdFolder;
 pub use folder::DataFolder;
 pub use log_db::{EntryId, EntryKind, EntryRow, Identity, LogRecovery, VoteRow};
 pub use log_writer::{Appended, LogHandle};
-pub use restore::{
-    RestoredAs, SavedSnapshot, inspect as inspect_snapshot, restore as restore_snapshot,
-};
+pub use restore::{RestoredAs, restore as restore_snapshot};
+pub use saved_snapshot::{SavedSnapshot, inspect as inspect_snapshot};
 pub use snapshot_file::SnapshotFile;
 pub use state_load::LoadedState;
 pub use state_size::StateSizes;

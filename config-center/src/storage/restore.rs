@@ -1,43 +1,29 @@
-//! Snapshot files as clients have saved them: a copy of `state.db` and the SHA-256 of it behind.
-//! Checks one, says what is in it, and makes the databases of a new member from it.
+//! Makes the databases of a new member from a snapshot file.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
+use config_center_core::{AuthChange, Change};
 
 use super::error::{FailureSlot, StorageError};
+use super::etcd_file::{EtcdFile, EtcdFileError};
 use super::folder::{DataFolder, sync_dir};
 use super::log_db::{EntryId, Identity, VoteRow};
 use super::log_writer::LogHandle;
-use super::snapshot_file::SnapshotFile;
-use super::state_db::{Progress, StateDb};
+use super::saved_snapshot::{self, Format};
+use super::state_db::{Folded, Progress, StateDb};
 use super::state_load::{self, LoadedState};
-
-const DIGEST_BYTES: u64 = 32;
-/// The database's pages are multiples of this; what is left over is the digest.
-const BLOCK_BYTES: u64 = 512;
-const COPY_BYTES: usize = 1 << 20;
 
 /// Where the restored state stands in the log of its new cluster: behind an entry that every member
 /// counts as purged. One that is added later finds nothing before it, and is sent a copy.
 const RESTORED_AT: EntryId = EntryId { term: 1, index: 1 };
 
-/// What is in a snapshot file.
-#[derive(Debug)]
-pub struct SavedSnapshot {
-    pub contents: LoadedState,
-    /// Of the database, without the digest.
-    pub bytes: u64,
-    /// The first bytes of its SHA-256.
-    pub hash: u32,
-    /// The file had its digest, and it is right.
-    pub is_verified: bool,
-}
+/// Imported rows of one transaction.
+const IMPORT_ROWS: usize = 4096;
 
-/// Who the restored member is.
+/// Who the restored member is, and what becomes of the revisions.
 #[derive(Debug, Clone)]
 pub struct RestoredAs {
     pub identity: Identity,
@@ -45,21 +31,9 @@ pub struct RestoredAs {
     pub voted_for: u64,
     /// An encoded `schemas::command::StoredMembership`.
     pub membership: Bytes,
-}
-
-/// Reads a snapshot file from one end to the other; it stays as it is.
-pub async fn inspect(path: &Path, must_be_verified: bool) -> Result<SavedSnapshot, StorageError> {
-    let folder = std::env::temp_dir();
-    let copy = SnapshotFile::in_folder(&folder);
-    let (bytes, hash, is_verified) = copy_checked(path, copy.path(), must_be_verified)?;
-    let contents = open_and_load(path, copy.path()).await;
-    remove_journals(copy.path());
-    Ok(SavedSnapshot {
-        contents: contents?,
-        bytes,
-        hash,
-        is_verified,
-    })
+    /// Added to the revision, and everything up to there compacted: clients that have seen later
+    /// revisions than the snapshot's then notice that their watches are cut off. 0: nothing of that.
+    pub revision_bump: i64,
 }
 
 /// Makes the databases of a new member in an empty folder. The identity is written last: a member
@@ -71,17 +45,30 @@ pub async fn restore(
     restored_as: RestoredAs,
 ) -> Result<LoadedState, StorageError> {
     let state = folder.state_db();
-    copy_checked(snapshot, &state, must_be_verified)?;
-    let loaded = open_and_load(snapshot, &state).await?;
-    let progress = Progress {
+    let checked = saved_snapshot::check(snapshot, must_be_verified)?;
+    let before = match checked.format {
+        Format::State => {
+            copied_state(snapshot, &state, checked.bytes)
+                .await?
+                .progress
+        }
+        Format::Etcd => imported(snapshot, &state).await?,
+    };
+    let mut progress = Progress {
         applied: Some(RESTORED_AT),
         membership: Some(restored_as.membership),
         membership_at: Some(RESTORED_AT),
-        ..loaded.progress
+        ..before
     };
+    if restored_as.revision_bump > 0 {
+        progress.revision = progress.revision.saturating_add(restored_as.revision_bump);
+        progress.compacted = progress.revision;
+    }
     let mut db = StateDb::open(&state).await?;
     db.start_over(&progress).await?;
     db.close().await?;
+    // Whether the rows are a state at all shows now, before anybody is told that they are.
+    let loaded = load(snapshot, &state).await?;
     let (log, _) = LogHandle::open(&folder.log_db(), FailureSlot::default()).await?;
     log.purge(RESTORED_AT).await?;
     log.save_vote(VoteRow {
@@ -93,38 +80,47 @@ pub async fn restore(
     log.save_identity(restored_as.identity).await?;
     log.close().await;
     sync_dir(folder.path())?;
-    state_load::load(&state).await
+    Ok(loaded)
 }
 
-/// Loads what was copied; a fault of the contents names the file that the operator gave.
-async fn open_and_load(given: &Path, copy: &Path) -> Result<LoadedState, StorageError> {
-    let unusable = |what: String| StorageError::Snapshot {
-        path: given.to_owned(),
-        what,
+/// Fills a new `state.db` from a file of etcd's format.
+async fn imported(given: &Path, state: &Path) -> Result<Progress, StorageError> {
+    let refused = |error: EtcdFileError| saved_snapshot::refused(given, &error);
+    let mut file = EtcdFile::open(given).map_err(refused)?;
+    let mut db = StateDb::open(state).await?;
+    let mut folded = Folded::default();
+    // Said from the first transaction on: rows without the log that belongs to them start no member.
+    let mut progress = Progress {
+        applied: Some(RESTORED_AT),
+        ..Progress::default()
     };
-    let db = StateDb::open(copy).await.map_err(|error| match error {
-        StorageError::UnknownFormat { found, known, .. } => unusable(format!(
-            "it has format {found}, and this program knows formats up to {known}"
-        )),
-        StorageError::Foreign { .. } => unusable("it holds no state of config-center".to_owned()),
-        other => unusable(other.to_string()),
-    })?;
+    while let Some(change) = file.next().map_err(refused)? {
+        folded.add(vec![change], &mut progress);
+        if folded.row_count() >= IMPORT_ROWS {
+            db.write(&folded, &[], &progress).await?;
+            folded = Folded::default();
+        }
+    }
+    let summary = file.summary();
+    let status = AuthChange::Status {
+        enabled: summary.auth_is_enabled,
+        revision: summary.auth_revision,
+    };
+    folded.add(vec![Change::Auth(status)], &mut progress);
+    progress.revision = summary.revision;
+    progress.compacted = summary.compacted;
+    db.write(&folded, &[], &progress).await?;
+    db.detach_unknown_leases().await?;
     db.close().await?;
-    state_load::load(copy)
-        .await
-        .map_err(|error| unusable(error.to_string()))
+    Ok(progress)
 }
 
-/// Copies the database out of the file and compares its digest on the way.
-fn copy_checked(
-    from: &Path,
+/// Takes the copy of a `state.db` out of a snapshot file.
+pub(super) async fn copied_state(
+    given: &Path,
     to: &Path,
-    must_be_verified: bool,
-) -> Result<(u64, u32, bool), StorageError> {
-    let unusable = |what: String| StorageError::Snapshot {
-        path: from.to_owned(),
-        what,
-    };
+    bytes: u64,
+) -> Result<LoadedState, StorageError> {
     let failed = |path: &Path, action: &'static str| {
         let path = path.to_owned();
         move |source| StorageError::File {
@@ -133,61 +129,39 @@ fn copy_checked(
             source,
         }
     };
-    let mut file = File::open(from).map_err(failed(from, "opening"))?;
-    let size = file.metadata().map_err(failed(from, "measuring"))?.len();
-    let has_digest = size % BLOCK_BYTES == DIGEST_BYTES;
-    if !has_digest && must_be_verified {
-        return Err(unusable(
-            "it does not end with its digest: it is cut off, or was not saved by `snapshot save` \
-             (--skip-hash-check takes it all the same)"
-                .to_owned(),
-        ));
-    }
-    let bytes = if has_digest {
-        size - DIGEST_BYTES
-    } else {
-        size
-    };
+    let file = File::open(given).map_err(failed(given, "opening"))?;
     let mut copy = File::create_new(to).map_err(failed(to, "creating"))?;
-    let mut digest = Sha256::new();
-    let mut left = bytes;
-    let mut buffer = vec![0; COPY_BYTES];
-    while left > 0 {
-        let count = usize::try_from(left).map_or(COPY_BYTES, |left| left.min(COPY_BYTES));
-        let part = &mut buffer[..count];
-        file.read_exact(part).map_err(failed(from, "reading"))?;
-        digest.update(&*part);
-        copy.write_all(part).map_err(failed(to, "writing"))?;
-        left -= count as u64;
-    }
-    copy.sync_all().map_err(failed(to, "syncing"))?;
-    let digest = digest.finalize();
-    let mut is_verified = false;
-    if has_digest {
-        let mut stored = [0; DIGEST_BYTES as usize];
-        file.seek(SeekFrom::Start(bytes))
-            .and_then(|_| file.read_exact(&mut stored))
-            .map_err(failed(from, "reading"))?;
-        is_verified = digest[..] == stored;
-        if !is_verified && must_be_verified {
-            // What was copied so far is nobody's.
-            fs::remove_file(to).map_err(failed(to, "removing"))?;
-            return Err(unusable(
-                "its digest does not match its contents: it was changed or damaged".to_owned(),
-            ));
-        }
-    }
-    let hash = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    Ok((bytes, hash, is_verified))
+    let copied = io::copy(&mut file.take(bytes), &mut copy);
+    copied
+        .and_then(|_| copy.sync_all())
+        .map_err(failed(to, "copying a snapshot to"))?;
+    let unusable = |what: String| saved_snapshot::unusable(given, what);
+    let db = StateDb::open(to).await.map_err(|error| match error {
+        StorageError::UnknownFormat { found, known, .. } => unusable(format!(
+            "it has format {found}, and this program knows formats up to {known}"
+        )),
+        StorageError::Foreign { .. } => unusable("it holds no state of config-center".to_owned()),
+        other => unusable(other.to_string()),
+    })?;
+    db.close().await?;
+    load(given, to).await
+}
+
+/// A fault of the contents names the file that the operator gave.
+async fn load(given: &Path, state: &Path) -> Result<LoadedState, StorageError> {
+    state_load::load(state).await.map_err(|error| match error {
+        StorageError::Damaged { what, .. } => saved_snapshot::unusable(given, what),
+        other => saved_snapshot::unusable(given, other.to_string()),
+    })
 }
 
 /// What SQLite may have left beside a database that was only looked at.
-fn remove_journals(database: &Path) {
+pub(super) fn remove_journals(database: &Path) {
     for suffix in ["-wal", "-shm"] {
         let mut name = database.as_os_str().to_owned();
         name.push(suffix);
         if let Err(error) = fs::remove_file(&name)
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::debug!(%error, "a file beside a looked-at snapshot was left behind");
         }

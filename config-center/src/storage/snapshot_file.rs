@@ -1,4 +1,4 @@
-//! A copy of `state.db` on its way to another member.
+//! A copy of the state on its way to another member or to a client.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -385,6 +385,18 @@ impl StateDb {
         Ok(())
     }
 
+    /// A live key of an imported state may name a lease that is gone: etcd lets it be, and so it
+    /// never ends. Older revisions keep what they say.
+    pub(super) async fn detach_unknown_leases(&mut self) -> DbResult<()> {
+        self.run(
+            "UPDATE revisions SET lease = 0
+                WHERE lease != 0 AND lease NOT IN (SELECT id FROM leases)
+                AND id IN (SELECT MAX(id) FROM revisions GROUP BY key)",
+            "detaching keys from leases that are gone",
+        )
+        .await
+    }
+
     /// Forgets the members of the cluster that this state comes from, and stands where the progress
     /// says in the log of another one.
     pub(super) async fn start_over(&mut self, progress: &Progress) -> DbResult<()> {

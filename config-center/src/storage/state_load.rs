@@ -145,7 +145,9 @@ pub(super) async fn progress_of(path: &Path) -> Result<Progress, StorageError> {
     })
 }
 
-async fn read_progress(connection: &mut SqliteConnection) -> Result<Progress, sqlx::Error> {
+pub(super) async fn read_progress(
+    connection: &mut SqliteConnection,
+) -> Result<Progress, sqlx::Error> {
     let row = sqlx::query(
         "SELECT revision, compacted, purged, applied_term, applied_index, membership_term,
             membership_index, membership FROM progress WHERE id = 1",

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 use tokio::task::JoinHandle;
 
 use super::error::{FailureSlot, StorageError};
+use super::etcd_file;
 use super::folder::{DataFolder, SNAPSHOTS, sync_dir};
 use super::log_db::EntryId;
 use super::snapshot_file::SnapshotFile;
@@ -175,6 +176,23 @@ impl StateHandle {
         let _place = self.shared.copying.read().await;
         state_db::copy(&self.shared.path, file.path()).await?;
         state_load::progress_of(file.path()).await
+    }
+
+    /// Writes the same in etcd's format; `storage_version` is the release whose format that is.
+    pub async fn export_into(
+        &self,
+        file: SnapshotFile,
+        storage_version: &'static str,
+    ) -> Result<(), StorageError> {
+        self.make_durable().await?;
+        let _place = self.shared.copying.read().await;
+        let path = Arc::clone(&self.shared.path);
+        let runtime = tokio::runtime::Handle::current();
+        // The file is written without await.
+        let exporting = tokio::task::spawn_blocking(move || {
+            runtime.block_on(etcd_file::export(&path, file.path(), storage_version))
+        });
+        exporting.await.map_err(|_| self.stopped())?
     }
 
     /// Puts this copy in the place of the state, atomically, and loads it.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One real etcd member, the oracle that config-center is compared with. Loopback only.
-#   3.7  etcd and etcdctl 3.7.1, built from the Go module in this folder into a cache folder
+#   3.7  etcd, etcdctl and etcdutl 3.7.1, built from the Go module in this folder into a cache folder
 #   3.4  Debian's etcd-server and etcd-client (3.4.23), with the v2 API on
 set -euo pipefail
 
@@ -27,7 +27,7 @@ flags, and the environment variables behind them:
   --port N            ETCD_PEER_PORT        client port (2379; 0 takes a free one)
   --peer-port N       ETCD_PEER_PEER_PORT   peer port   (0: takes a free one)
   --owner PID         stop and wipe when process PID has ended
-  --program NAME      etcd or etcdctl, for "path" (etcd)
+  --program NAME      etcd, etcdctl or (3.7) etcdutl, for "path" (etcd)
 
 A start on a folder whose member runs prints its address and changes nothing.
 USAGE
@@ -80,14 +80,19 @@ fetch() {
       fail "etcd 3.4 is not installed; run: apt-get install -y etcd-server etcd-client"
     return
   fi
-  [[ -x $programs/etcd && -x $programs/etcdctl ]] && return
+  ! is_built || return 0
   need go golang
   mkdir -p "$programs"
   hold_lock "$CACHE_DIR/etcd.lock"
-  [[ -x $programs/etcd && -x $programs/etcdctl ]] && return
-  say "building etcd and etcdctl 3.7.1 from Go modules into $programs (one or two minutes, once)"
+  ! is_built || return 0
+  say "building etcd 3.7.1 and its tools from Go modules into $programs (one or two minutes, once)"
   build etcd go.etcd.io/etcd/server/v3
   build etcdctl go.etcd.io/etcd/etcdctl/v3
+  build etcdutl go.etcd.io/etcd/etcdutl/v3
+}
+
+is_built() {
+  [[ -x $programs/etcd && -x $programs/etcdctl && -x $programs/etcdutl ]]
 }
 
 # Renamed into place only when whole: an interrupted build leaves nothing that looks built.
@@ -165,7 +170,8 @@ case $command in
     cat "$dir/server.log"
     ;;
   path)
-    [[ $program == etcd || $program == etcdctl ]] || fail "--program is etcd or etcdctl"
+    [[ $program == etcd || $program == etcdctl || $program-$release == etcdutl-3.7 ]] ||
+      fail "--program is etcd, etcdctl or, of 3.7, etcdutl"
     fetch
     printf '%s\n' "$programs/$program"
     ;;

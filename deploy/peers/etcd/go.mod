@@ -5,6 +5,7 @@ go 1.26
 require (
 	go.etcd.io/etcd/api/v3 v3.7.1
 	go.etcd.io/etcd/etcdctl/v3 v3.7.1
+	go.etcd.io/etcd/etcdutl/v3 v3.7.1
 	go.etcd.io/etcd/server/v3 v3.7.1
 	google.golang.org/protobuf v1.36.11
 )

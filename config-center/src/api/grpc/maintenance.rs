@@ -158,12 +158,10 @@ impl Maintenance for MaintenanceService {
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.0.metrics.started(Rpc::Snapshot);
-        let copied = match admit(&self.0, Rpc::Snapshot, request.metadata()).await {
-            Ok(()) => self.0.node.copy_state().await.map_err(Fault::NotProposed),
-            Err(fault) => Err(fault),
-        };
-        let copy = copied.map_err(|fault| refused(&self.0, Rpc::Snapshot, fault))?;
-        snapshot::stream(&self.0, copy).await.map(Response::new)
+        admit(&self.0, Rpc::Snapshot, request.metadata())
+            .await
+            .map_err(|fault| refused(&self.0, Rpc::Snapshot, fault))?;
+        snapshot::stream(&self.0).await.map(Response::new)
     }
 
     async fn move_leader(

@@ -1,5 +1,6 @@
 //! The databases by themselves.
 
+mod etcd_file;
 mod formats;
 mod log;
 mod state;

@@ -16,10 +16,14 @@ use super::outsider;
 use crate::storage::{DataFolder, EntryId, FailureSlot, SnapshotFile, StateBatch, StateHandle};
 
 /// A linear congruential generator: the same commands for the same seed, everywhere.
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -103,6 +107,11 @@ impl Dice {
 
 /// Everything that can be asked of a state.
 fn observe(state: &State) -> String {
+    format!("{}\n{:?}", observe_data(state), state.members())
+}
+
+/// The same without the members, which are others after a restore.
+pub(super) fn observe_data(state: &State) -> String {
     let everything = KeyRange::From(Bytes::from_static(b"\0"));
     let oldest = state.compact_revision().max(1);
     let ranges: Vec<_> = (oldest..=state.revision())
@@ -124,21 +133,20 @@ fn observe(state: &State) -> String {
         .map(|(id, ttl_s)| (id, ttl_s, state.lease(id)))
         .collect();
     format!(
-        "revision {} compacted {}\n{ranges:#?}\n{events:#?}\n{leases:?}\n{:?}",
+        "revision {} compacted {}\n{ranges:#?}\n{events:#?}\n{leases:?}",
         state.revision(),
         state.compact_revision(),
-        state.members()
     )
 }
 
-struct Feeder {
-    state: State,
-    dice: Dice,
+pub(super) struct Feeder {
+    pub(super) state: State,
+    pub(super) dice: Dice,
     index: u64,
 }
 
 impl Feeder {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             state: State::default(),
             dice: Dice(seed),
@@ -147,7 +155,7 @@ impl Feeder {
     }
 
     /// Applies some random commands to the live state; returns what the store must be told.
-    fn batch(&mut self) -> StateBatch {
+    pub(super) fn batch(&mut self) -> StateBatch {
         let mut changes = Vec::new();
         for _ in 0..=self.dice.roll(8) {
             let command = Command {
@@ -174,7 +182,7 @@ impl Feeder {
     }
 }
 
-async fn open(dir: &Path) -> (DataFolder, StateHandle, crate::storage::LoadedState) {
+pub(super) async fn open(dir: &Path) -> (DataFolder, StateHandle, crate::storage::LoadedState) {
     let folder = DataFolder::open(dir).unwrap();
     let (state, loaded) = StateHandle::open(&folder, FailureSlot::default())
         .await

@@ -1,6 +1,7 @@
-//! Snapshot: a copy of the database of state in small pieces, with its digest at the end. What the
-//! client has then is the copy and 32 bytes: `configctl cluster snapshot restore` reads it.
+//! Snapshot: the state as a database file of etcd in small pieces, with its digest at the end. What
+//! the client has then is the file and 32 bytes: any etcdctl, etcdutl and configctl reads it.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -12,33 +13,62 @@ use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 use tonic::{Code, Status};
 
-use crate::api::Context;
+use crate::api::{Context, Fault};
 use crate::flags::ETCD_CLUSTER_VERSION;
 use crate::metrics::Rpc;
-use crate::storage::SnapshotFile;
+use crate::raft::ProposeError;
+use crate::storage::{SnapshotFile, StorageError};
 
 /// Bytes of one message, as in etcd.
 const PIECE_BYTES: usize = 32 * 1024;
 
 pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
-/// Streams the file; it is removed when the stream ends, however it ends.
-pub(super) async fn stream(context: &Arc<Context>, copy: SnapshotFile) -> Result<Pieces, Status> {
-    let file = File::open(copy.path()).await.map_err(unreadable)?;
-    let size = file.metadata().await.map_err(unreadable)?.len();
-    let sending = Sending {
-        context: Arc::clone(context),
-        file,
-        _copy: copy,
-        left: size,
-        digest: Some(Sha256::new()),
-        code: Code::Cancelled,
-    };
-    tracing::info!(bytes = size, "sending a snapshot to a client");
+/// Makes the file and streams it; it is removed when the stream ends, however it ends.
+pub(super) async fn stream(context: &Arc<Context>) -> Result<Pieces, Status> {
+    let sending = begin(context).await.map_err(|fault| {
+        let status = fault.status();
+        let metrics = &context.metrics;
+        metrics.handled(Rpc::Snapshot, status.code() as i32);
+        status
+    })?;
+    tracing::info!(bytes = sending.left, "sending a snapshot to a client");
     let pieces = futures::stream::unfold(sending, |mut sending| async move {
         sending.next().await.map(|piece| (piece, sending))
     });
     Ok(Box::pin(pieces))
+}
+
+async fn begin(context: &Arc<Context>) -> Result<Sending, NoSnapshot> {
+    let copy = context.node.export_state(ETCD_CLUSTER_VERSION).await?;
+    let file = File::open(copy.path()).await?;
+    Ok(Sending {
+        context: Arc::clone(context),
+        left: file.metadata().await?.len(),
+        file,
+        _copy: copy,
+        digest: Some(Sha256::new()),
+        code: Code::Cancelled,
+    })
+}
+
+/// Why there is nothing to send.
+#[derive(Debug, thiserror::Error)]
+enum NoSnapshot {
+    #[error("etcdserver: the snapshot cannot be made: {0}")]
+    Unmade(#[from] StorageError),
+    #[error("etcdserver: the snapshot cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+}
+
+impl NoSnapshot {
+    fn status(&self) -> Status {
+        if let Self::Unmade(StorageError::Stopped { .. }) = self {
+            return Fault::NotProposed(ProposeError::Stopped).into();
+        }
+        tracing::warn!(error = %self, "no snapshot for a client");
+        Status::internal(self.to_string())
+    }
 }
 
 struct Sending {
@@ -64,7 +94,7 @@ impl Sending {
         let mut blob = vec![0; size];
         if let Err(error) = self.file.read_exact(&mut blob).await {
             self.digest = None;
-            let status = unreadable(error);
+            let status = NoSnapshot::from(error).status();
             self.code = status.code();
             return Some(Err(status));
         }
@@ -88,12 +118,4 @@ fn piece(remaining_bytes: u64, blob: Bytes) -> SnapshotResponse {
         blob,
         version: ETCD_CLUSTER_VERSION.to_owned(),
     }
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "handed to map_err by its name"
-)]
-fn unreadable(error: std::io::Error) -> Status {
-    Status::internal(format!("etcdserver: the snapshot cannot be read: {error}"))
 }
