@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use logagent_core::checkpoint::Checkpoint;
 use logagent_core::config::{self, Plan};
 use schemas::fleet::{
     Attempt, AttemptResult, ConfigMark, ConfigSource, EntryState, EntryStatus, Problem,
@@ -18,13 +19,17 @@ use tokio::sync::{Notify, watch};
 use crate::checkpoint_store::{self, CheckpointWriter};
 use crate::config_cache::{self, StoredConfig};
 use crate::durable::{self, DataDir, DataDirError};
+use crate::ledger::{self, Ledger};
+use crate::local::{ListenError, Server};
 use crate::pipeline::{Ended, Pipeline, PipelineInbox, ack_target};
 use crate::remote::{Follower, Horizon, Seen};
-use crate::settings::Settings;
-use crate::sink::kafka::{KafkaConfigError, KafkaSink};
+use crate::settings::{Settings, SinkChoice};
+use crate::sink::Sink;
+use crate::sink::kafka::{KafkaConfigError, KafkaSink, Limits};
+use crate::sink::plain::PlainSink;
 use crate::source::allow::AllowList;
 use crate::source::watcher::{DirectoryWatcher, HintTarget};
-use crate::status::{Board, Reporter, unix_ms};
+use crate::status::{Board, Reporter, StatusSource, unix_ms};
 use crate::supervisor::{Options, Supervisor};
 
 /// A center that has not answered by then is taken as down, and the cached configuration is used.
@@ -45,6 +50,8 @@ pub enum AgentError {
     Center(#[from] ClientError),
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
     #[error("the tailer thread ended by itself, which is a bug: its panic is in the log above")]
@@ -57,7 +64,8 @@ pub struct Agent {
     data_dir: DataDir,
     client: Client,
     pipeline: Pipeline,
-    board: Arc<Board>,
+    status: StatusSource,
+    server: Server,
     cached: Option<StoredConfig>,
     /// The last configuration taken from the center, good or not.
     handled: Option<StoredConfig>,
@@ -70,8 +78,6 @@ impl Agent {
         let client = Client::new(connect_options(&settings))?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let inbox: Arc<PipelineInbox> = Arc::default();
-        let client_id = format!("logagent-{}", settings.host);
-        let sink = KafkaSink::new(&settings.kafka, &client_id, ack_target(&inbox))?;
         let board = Arc::<Board>::default();
 
         let loaded = checkpoint_store::load(data_dir.path());
@@ -79,6 +85,11 @@ impl Agent {
             tracing::error!(reason = problem, "the checkpoint is damaged");
             board.update(|facts| facts.warnings.push(problem.clone()));
         }
+        let ledger = ledger::load(data_dir.path()).unwrap_or_else(|error| {
+            tracing::error!(%error, "earlier losses are not known any more");
+            board.update(|facts| facts.warnings.push(error.to_string()));
+            Ledger::default()
+        });
         let cached = match config_cache::load(data_dir.path(), &settings.config_key) {
             Ok(cached) => cached,
             Err(error) => {
@@ -92,22 +103,35 @@ impl Agent {
             CheckpointWriter::start(data_dir.path().to_owned(), &loaded, move |written| {
                 told.push_saved(written);
             })?;
-        let limits = sink.limits();
-        let options = Options {
-            host: settings.host.clone(),
-            allow: settings.allow.clone(),
-            max_line_bytes: limits.max_line_bytes,
-            in_flight_max_bytes: limits.in_flight_max_bytes,
+        let start = Start {
+            settings: &settings,
+            inbox,
+            checkpoint: loaded.checkpoint,
+            ledger,
+            writer,
         };
-        let supervisor = Supervisor::new(sink, ack_target(&inbox), options, loaded.checkpoint);
-        let watcher = DirectoryWatcher::new(Arc::clone(&inbox) as Arc<dyn HintTarget>);
-        let pipeline = Pipeline::start(inbox, supervisor, watcher, writer)?;
+        let pipeline = match &settings.sink {
+            SinkChoice::Kafka => {
+                let client_id = format!("logagent-{}", settings.host);
+                let target = ack_target(&start.inbox);
+                let sink = KafkaSink::new(&settings.kafka, &client_id, target)?;
+                let limits = sink.limits();
+                start.pipeline(sink, limits)?
+            }
+            SinkChoice::Stdout => start.pipeline(PlainSink::stdout(), Limits::default())?,
+            SinkChoice::File(path) => {
+                start.pipeline(PlainSink::file(path.clone()), Limits::default())?
+            }
+        };
+        let status = StatusSource::new(&settings, board, pipeline.viewer());
+        let server = Server::start(data_dir.path(), settings.listen, &status)?;
         Ok(Self {
             settings,
             data_dir,
             client,
             pipeline,
-            board,
+            status,
+            server,
             cached,
             handled: None,
             running_hash: None,
@@ -123,13 +147,8 @@ impl Agent {
             );
         }
         let reporter_stop = Arc::<Notify>::default();
-        let reporter = Reporter::new(
-            self.client.clone(),
-            &self.settings,
-            Arc::clone(&self.board),
-            self.pipeline.viewer(),
-        )
-        .map(|reporter| tokio::spawn(reporter.run(Arc::clone(&reporter_stop))));
+        let reporter = Reporter::new(self.client.clone(), &self.settings, self.status.clone())
+            .map(|reporter| tokio::spawn(reporter.run(Arc::clone(&reporter_stop))));
         let horizon = self.cached.as_ref().map(|cached| Horizon {
             cluster_id: cached.cluster_id,
             revision: cached.revision,
@@ -156,6 +175,8 @@ impl Agent {
         {
             tracing::debug!("the status task did not end in time");
         }
+        // The socket goes before the lock: another agent's must not be removed.
+        drop(self.server);
         drop(self.data_dir);
         ended.ok().flatten().ok_or(AgentError::TailerGone)
     }
@@ -232,7 +253,7 @@ impl Agent {
             at_ms: unix_ms(),
             ..Attempt::default()
         };
-        self.board.update(|facts| {
+        self.status.board.update(|facts| {
             facts.source = source;
             facts.desired_seen = Some(ConfigMark {
                 revision,
@@ -250,7 +271,8 @@ impl Agent {
                 attempt.result = AttemptResult::Rejected;
                 attempt.errors = rejected.problems;
                 attempt.took_us = began.elapsed().as_micros() as u64;
-                self.board
+                self.status
+                    .board
                     .update(|facts| facts.last_attempt = Some(attempt));
                 return;
             }
@@ -286,7 +308,7 @@ impl Agent {
             "running"
         );
         let is_new = self.running_hash.replace(sha256.clone()).as_ref() != Some(&sha256);
-        self.board.update(|facts| {
+        self.status.board.update(|facts| {
             let since_ms = match &facts.running {
                 Some(running) if !is_new => running.since_ms,
                 _ => unix_ms(),
@@ -348,6 +370,30 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "the cache task failed"),
         }
+    }
+}
+
+/// What a pipeline is started from, whatever its sink.
+struct Start<'a> {
+    settings: &'a Settings,
+    inbox: Arc<PipelineInbox>,
+    checkpoint: Checkpoint,
+    ledger: Ledger,
+    writer: CheckpointWriter,
+}
+
+impl Start<'_> {
+    fn pipeline<S: Sink + 'static>(self, sink: S, limits: Limits) -> std::io::Result<Pipeline> {
+        let options = Options {
+            host: self.settings.host.clone(),
+            allow: self.settings.allow.clone(),
+            max_line_bytes: limits.max_line_bytes,
+            in_flight_max_bytes: limits.in_flight_max_bytes,
+        };
+        let target = ack_target(&self.inbox);
+        let supervisor = Supervisor::new(sink, target, options, self.checkpoint, self.ledger);
+        let watcher = DirectoryWatcher::new(Arc::clone(&self.inbox) as Arc<dyn HintTarget>);
+        Pipeline::start(self.inbox, supervisor, watcher, self.writer)
     }
 }
 

@@ -64,6 +64,10 @@ impl Budget {
         free_bytes > 0 && used_bytes <= free_bytes * LANE_SHARE
     }
 
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes
     }

@@ -1,6 +1,9 @@
 //! Durable checkpoints: the core's document on disk, written by a thread of its own.
 //!
-//! Two generations are kept. What cannot be read is reported and never overwrites what can. A disk
+//! A document outlives the process at once, and the machine when it was asked to be synced: the
+//! previous generation that is kept is always a synced one, so a power cut costs at most what was
+//! acknowledged since. The loss ledger is written before the checkpoint that passes its losses. Two generations of the
+//! checkpoint are kept. What cannot be read is reported and never overwrites what can. A disk
 //! that is full or read-only stops nothing: the agent goes on and says that a restart would send
 //! again.
 
@@ -12,6 +15,7 @@ use logagent_core::checkpoint::Checkpoint;
 use parking_lot::{Condvar, Mutex};
 
 use crate::durable;
+use crate::ledger::Ledger;
 
 pub const FILE_NAME: &str = "checkpoint";
 pub const PREVIOUS_NAME: &str = "checkpoint.previous";
@@ -60,6 +64,30 @@ pub fn load(folder: &Path) -> Loaded {
     }
 }
 
+/// The checkpoint is not what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(String);
+
+/// Reads as `load` does, but takes nothing less than the newest generation.
+pub fn load_whole(folder: &Path) -> Result<Checkpoint, Damaged> {
+    let loaded = load(folder);
+    match loaded.problem {
+        Some(problem) => Err(Damaged(problem)),
+        None => Ok(loaded.checkpoint),
+    }
+}
+
+/// Writes the document as both generations, so that no damage brings the old one back.
+pub fn replace_all(folder: &Path, mut checkpoint: Checkpoint) -> std::io::Result<()> {
+    for _ in 0..2 {
+        checkpoint.generation += 1;
+        let content = checkpoint.encode();
+        durable::replace(folder, FILE_NAME, Some(PREVIOUS_NAME), &content)?;
+    }
+    Ok(())
+}
+
 fn read(path: &Path) -> Result<Option<Checkpoint>, String> {
     let say = |reason: String| format!("{}: {reason}", path.display());
     match durable::read_bounded(path, FILE_MAX_BYTES).map_err(|error| say(error.to_string()))? {
@@ -74,6 +102,10 @@ fn read(path: &Path) -> Result<Option<Checkpoint>, String> {
 struct Desk {
     /// Only the newest document matters.
     next: Option<Checkpoint>,
+    /// `next` is to outlive the machine, too.
+    sync: bool,
+    /// Must be on disk before `next` is.
+    next_ledger: Option<Ledger>,
     stopped: bool,
     writing: bool,
     problem: Option<String>,
@@ -105,10 +137,17 @@ impl CheckpointWriter {
         })
     }
 
-    /// Never blocks on the disk.
-    pub fn submit(&self, checkpoint: Checkpoint) {
+    /// Never blocks on the disk. `ledger` when it has changed since the last call: then, or when it
+    /// is asked for, the document is synced.
+    pub fn submit(&self, checkpoint: Checkpoint, ledger: Option<Ledger>, sync: bool) {
         let (desk, changed) = &*self.desk;
-        desk.lock().next = Some(checkpoint);
+        let mut guard = desk.lock();
+        guard.next = Some(checkpoint);
+        guard.sync |= sync || ledger.is_some();
+        if ledger.is_some() {
+            guard.next_ledger = ledger;
+        }
+        drop(guard);
         changed.notify_all();
     }
 
@@ -154,6 +193,9 @@ fn write_loop(
     told: &dyn Fn(u64),
 ) {
     let (desk, changed) = shared;
+    // What is read at the start may never have been synced.
+    let mut current_is_synced = false;
+    let mut has_previous = folder.join(PREVIOUS_NAME).exists();
     loop {
         let mut guard = desk.lock();
         while guard.next.is_none() && !guard.stopped {
@@ -162,15 +204,34 @@ fn write_loop(
         let Some(checkpoint) = guard.next.take() else {
             return;
         };
+        let ledger = guard.next_ledger.take();
         guard.writing = true;
+        let sync = std::mem::take(&mut guard.sync);
         drop(guard);
-        let previous = current_is_good.then_some(PREVIOUS_NAME);
-        let written = durable::replace(folder, FILE_NAME, previous, &checkpoint.encode());
+        // An unsynced generation must not take the place of a synced one.
+        let is_worth_keeping = current_is_good && (current_is_synced || !has_previous);
+        let previous = is_worth_keeping.then_some(PREVIOUS_NAME);
+        let noted = ledger
+            .as_ref()
+            .map_or(Ok(()), |ledger| ledger.store(folder));
+        let is_noted = noted.is_ok();
+        let replace = if sync {
+            durable::replace
+        } else {
+            durable::replace_unsynced
+        };
+        let written =
+            noted.and_then(|()| replace(folder, FILE_NAME, previous, &checkpoint.encode()));
         let mut guard = desk.lock();
         guard.writing = false;
+        if !is_noted && guard.next_ledger.is_none() {
+            guard.next_ledger = ledger;
+        }
         match written {
             Ok(()) => {
+                has_previous |= previous.is_some();
                 current_is_good = true;
+                current_is_synced = sync;
                 if guard.problem.take().is_some() {
                     tracing::info!("the checkpoint can be written again");
                 }
@@ -181,6 +242,7 @@ fn write_loop(
                      would send lines again",
                     folder.display()
                 );
+                guard.sync |= sync;
                 if guard.problem.as_ref() != Some(&problem) {
                     tracing::error!(reason = problem);
                     guard.problem = Some(problem);
@@ -195,6 +257,7 @@ fn write_loop(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger;
 
     fn document(generation: u64) -> Checkpoint {
         Checkpoint {
@@ -206,7 +269,7 @@ mod tests {
     fn write(folder: &Path, generations: std::ops::RangeInclusive<u64>) {
         for generation in generations {
             let writer = CheckpointWriter::start(folder.to_owned(), &load(folder), |_| ()).unwrap();
-            writer.submit(document(generation));
+            writer.submit(document(generation), None, true);
             assert_eq!(writer.finish(), None);
         }
     }
@@ -241,6 +304,44 @@ mod tests {
         }
     }
 
+    /// The machine dies: what was not synced may be gone, what was is there.
+    #[test]
+    fn an_unsynced_generation_never_takes_the_place_of_a_synced_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut synced = 0;
+        let writer = CheckpointWriter::start(folder.path().to_owned(), &Loaded::default(), |_| ());
+        let writer = writer.unwrap();
+        for (generation, sync) in [(1, true), (2, false), (3, false), (4, true), (5, false)] {
+            writer.submit(document(generation), None, sync);
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while writer.is_busy() {
+                assert!(std::time::Instant::now() < deadline);
+                std::thread::yield_now();
+            }
+            assert_eq!(load(folder.path()).checkpoint, document(generation));
+            if sync {
+                synced = generation;
+            } else {
+                let damaged = folder.path().join(FILE_NAME);
+                let content = std::fs::read(&damaged).unwrap();
+                std::fs::write(&damaged, "").unwrap();
+                assert_eq!(load(folder.path()).checkpoint, document(synced));
+                std::fs::write(&damaged, content).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_replaced_document_leaves_nothing_of_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), 1..=7);
+        replace_all(folder.path(), document(7)).unwrap();
+        assert_eq!(load_whole(folder.path()).unwrap(), document(9));
+        std::fs::write(folder.path().join(FILE_NAME), "garbage").unwrap();
+        assert_eq!(load(folder.path()).checkpoint, document(8));
+        assert!(load_whole(folder.path()).is_err());
+    }
+
     #[test]
     fn a_kill_between_the_renames_loses_nothing() {
         let folder = tempfile::tempdir().unwrap();
@@ -257,7 +358,7 @@ mod tests {
         let writer = CheckpointWriter::start(inner.clone(), &Loaded::default(), |_| ()).unwrap();
         let wait = |expect_problem: bool, generation: u64| {
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-            writer.submit(document(generation));
+            writer.submit(document(generation), None, true);
             while writer.problem().is_some() != expect_problem {
                 assert!(std::time::Instant::now() < deadline);
                 std::thread::yield_now();
@@ -266,6 +367,15 @@ mod tests {
         wait(true, 1);
         std::fs::create_dir(&inner).unwrap();
         wait(false, 2);
+        // A loss that could not be written down holds the checkpoint back until it is.
+        std::fs::remove_dir_all(&inner).unwrap();
+        let mut ledger = Ledger::default();
+        ledger.record(schemas::fleet::Loss::default());
+        writer.submit(document(3), Some(ledger.clone()), false);
+        wait(true, 4);
+        std::fs::create_dir(&inner).unwrap();
+        wait(false, 2);
+        assert_eq!(ledger::load(&inner).unwrap(), ledger);
         assert_eq!(writer.finish(), None);
         assert_eq!(load(&inner).checkpoint, document(2));
     }

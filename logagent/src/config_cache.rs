@@ -8,7 +8,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::durable::{self, SealError};
 
 pub const FILE_NAME: &str = "config.cache";
 const MAGIC: &str = "logagent-config-cache";
@@ -31,10 +31,8 @@ pub enum CacheError {
     Read(std::io::Error),
     #[error("cannot write the cached configuration: {0}")]
     Write(std::io::Error),
-    #[error("the cached configuration is damaged ({0}) and is not used")]
-    Damaged(&'static str),
-    #[error("the cached configuration has format {0}, this agent knows {VERSION}")]
-    Version(u32),
+    #[error("the cached configuration is {0} and is not used")]
+    Seal(#[from] SealError),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,28 +69,13 @@ fn encode(key: &str, config: &StoredConfig) -> Vec<u8> {
     let mut body = serde_json::to_vec(&head).unwrap_or_default();
     body.push(b'\n');
     body.extend_from_slice(&value);
-    let mut content = format!("{MAGIC} {VERSION} {}\n", durable::sha256_hex(&body)).into_bytes();
-    content.append(&mut body);
-    content
+    durable::seal(MAGIC, VERSION, &body)
 }
 
 fn decode(content: &[u8], key: &str) -> Result<Option<StoredConfig>, CacheError> {
-    let (first, body) = split_line(content).ok_or(CacheError::Damaged("no header"))?;
-    let first = std::str::from_utf8(first).map_err(|_| CacheError::Damaged("no header"))?;
-    let mut words = first.split(' ');
-    if words.next() != Some(MAGIC) {
-        return Err(CacheError::Damaged("no header"));
-    }
-    let version = words.next().and_then(|word| word.parse().ok());
-    match version.ok_or(CacheError::Damaged("no version"))? {
-        VERSION => {}
-        other => return Err(CacheError::Version(other)),
-    }
-    if words.next() != Some(durable::sha256_hex(body).as_str()) {
-        return Err(CacheError::Damaged("checksum"));
-    }
-    let (head, value) = split_line(body).ok_or(CacheError::Damaged("no body"))?;
-    let head: Head = serde_json::from_slice(head).map_err(|_| CacheError::Damaged("body"))?;
+    let body = durable::unseal(MAGIC, VERSION, content)?;
+    let (head, value) = durable::split_line(body).ok_or(SealError::Damaged("no body"))?;
+    let head: Head = serde_json::from_slice(head).map_err(|_| SealError::Damaged("body"))?;
     if head.key != key {
         return Ok(None);
     }
@@ -101,11 +84,6 @@ fn decode(content: &[u8], key: &str) -> Result<Option<StoredConfig>, CacheError>
         revision: head.revision,
         value: (!head.deleted).then(|| Bytes::copy_from_slice(value)),
     }))
-}
-
-fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(b'\n', bytes)?;
-    Some((&bytes[..end], &bytes[end + 1..]))
 }
 
 #[cfg(test)]
@@ -148,7 +126,7 @@ mod tests {
             aec93457d0e8d5fba6f3ac8b8fbdce41ba4f7a2bce3f8fd7a0acd2d9f6e1a9c0\n";
         assert!(matches!(
             decode(golden, "/k"),
-            Err(CacheError::Damaged("checksum"))
+            Err(CacheError::Seal(SealError::Damaged("checksum")))
         ));
         let text = String::from_utf8(encode("/k", &config(Some(b"[]")))).unwrap();
         assert!(

@@ -78,11 +78,35 @@ pub fn replace(
     previous: Option<&str>,
     content: &[u8],
 ) -> std::io::Result<()> {
+    replace_file(folder, name, previous, content, true)?;
+    File::open(folder)?.sync_all()
+}
+
+/// The same, but the kernel may keep it to itself for a while: it survives the end of this process,
+/// and not that of the machine.
+pub fn replace_unsynced(
+    folder: &Path,
+    name: &str,
+    previous: Option<&str>,
+    content: &[u8],
+) -> std::io::Result<()> {
+    replace_file(folder, name, previous, content, false)
+}
+
+fn replace_file(
+    folder: &Path,
+    name: &str,
+    previous: Option<&str>,
+    content: &[u8],
+    is_synced: bool,
+) -> std::io::Result<()> {
     let target = folder.join(name);
     let temporary = folder.join(format!("{name}.tmp"));
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
-    file.sync_all()?;
+    if is_synced {
+        file.sync_all()?;
+    }
     if let Some(previous) = previous {
         match std::fs::rename(&target, folder.join(previous)) {
             Ok(()) => {}
@@ -90,8 +114,7 @@ pub fn replace(
             Err(error) => return Err(error),
         }
     }
-    std::fs::rename(&temporary, &target)?;
-    File::open(folder)?.sync_all()
+    std::fs::rename(&temporary, &target)
 }
 
 /// The content of a file, `None` when there is none, an error when it is larger than `max_bytes`.
@@ -109,6 +132,47 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> std::io::Result<Option<Vec<u
         )));
     }
     Ok(Some(content))
+}
+
+/// Why a sealed document is not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("damaged ({0})")]
+    Damaged(&'static str),
+    #[error("of format {0}, which this agent does not know")]
+    Version(u32),
+}
+
+/// A body under one header line: what it is, the version of its format, a checksum of the body.
+pub fn seal(magic: &str, version: u32, body: &[u8]) -> Vec<u8> {
+    let mut content = format!("{magic} {version} {}\n", sha256_hex(body)).into_bytes();
+    content.extend_from_slice(body);
+    content
+}
+
+/// The body, when it is exactly what was sealed.
+pub fn unseal<'a>(magic: &str, version: u32, content: &'a [u8]) -> Result<&'a [u8], SealError> {
+    let (first, body) = split_line(content).ok_or(SealError::Damaged("no header"))?;
+    let first = std::str::from_utf8(first).map_err(|_| SealError::Damaged("no header"))?;
+    let mut words = first.split(' ');
+    if words.next() != Some(magic) {
+        return Err(SealError::Damaged("no header"));
+    }
+    let found = words.next().and_then(|word| word.parse().ok());
+    let found = found.ok_or(SealError::Damaged("no version"))?;
+    if found != version {
+        return Err(SealError::Version(found));
+    }
+    if words.next() != Some(sha256_hex(body).as_str()) {
+        return Err(SealError::Damaged("checksum"));
+    }
+    Ok(body)
+}
+
+/// The bytes before the first newline, and those after it.
+pub fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    Some((&bytes[..end], &bytes[end + 1..]))
 }
 
 /// SHA-256 in lower-case hexadecimal.

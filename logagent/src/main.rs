@@ -1,6 +1,6 @@
 //! The binary: flags, log, signals, exit codes. Everything else is in the library.
 
-use std::io::Read as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use logagent::agent::Agent;
-use logagent::check;
+use logagent::commands::{self, Answer, CommandError};
 use logagent::flags::{Command, Flags};
 use logagent::settings::{self, HostNames};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,8 +17,6 @@ use tracing_subscriber::EnvFilter;
 
 /// What a wrong command line answers, as most programs do.
 const EXIT_USAGE: u8 = 2;
-/// `check` found problems.
-const EXIT_INVALID: u8 = 3;
 /// A second signal: nothing was waited for.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -27,14 +25,56 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(error) => return usage(&error),
     };
-    let result = match &flags.command {
-        Some(Command::Check { file }) => run_check(file),
-        None => run_agent(&flags),
+    let Some(command) = &flags.command else {
+        return run_agent(&flags).unwrap_or_else(|error| {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        });
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("logagent: {}", format!("{error:#}").replace('\n', " "));
-        ExitCode::FAILURE
-    })
+    match run_command(command) {
+        Ok(answer) => print_answer(&answer),
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run_command(command: &Command) -> Result<Answer, CommandError> {
+    match command {
+        Command::Status { home, output } => commands::status::run(home, *output),
+        Command::Check { source, output } => commands::check::run(source, *output),
+        Command::Try {
+            path,
+            exclude,
+            lines,
+            home,
+            output,
+        } => {
+            let wanted = commands::try_path::Wanted {
+                path,
+                exclude,
+                lines: *lines,
+            };
+            commands::try_path::run(wanted, home, *output)
+        }
+        Command::Offsets(command) => commands::offsets::run(command),
+    }
+}
+
+/// A reader that has seen enough, such as `head`, is no failure.
+fn print_answer(answer: &Answer) -> ExitCode {
+    match std::io::stdout().write_all(answer.text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(answer.exit_code),
+    }
+}
+
+fn complain(words: &str) {
+    eprintln!("logagent: {}", words.replace('\n', " "));
 }
 
 /// Help and version as clap writes them; of an error only the line that says what is wrong.
@@ -53,24 +93,6 @@ fn usage(error: &clap::Error) -> ExitCode {
         first.trim_start_matches("error: ")
     );
     ExitCode::from(EXIT_USAGE)
-}
-
-fn run_check(file: &std::path::Path) -> anyhow::Result<ExitCode> {
-    let mut value = Vec::new();
-    if file == std::path::Path::new("-") {
-        std::io::stdin()
-            .read_to_end(&mut value)
-            .context("cannot read standard input")?;
-    } else {
-        value = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    }
-    let report = check::report(&value);
-    print!("{}", report.text);
-    Ok(if report.is_good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_INVALID)
-    })
 }
 
 fn run_agent(flags: &Flags) -> anyhow::Result<ExitCode> {

@@ -15,10 +15,12 @@ use crate::checkpoint_store::CheckpointWriter;
 use crate::inbox::{AckTarget, Inbox};
 use crate::sink::Sink;
 use crate::source::watcher::DirectoryWatcher;
-use crate::supervisor::{PipelineView, Supervisor};
+use crate::supervisor::{PipelineView, Supervisor, ViewLimits};
 
 /// A checkpoint at most this often: what is acknowledged after it is what a kill sends again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(100);
+/// And one that outlives the machine at most this often, besides those that somebody waits for.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// A document that takes long to make is made less often: it may take this share of the thread.
 const CHECKPOINT_SHARE: u32 = 50;
 /// A checkpoint that the disk refused is tried again this often.
@@ -38,6 +40,7 @@ pub enum Command {
         running: oneshot::Sender<()>,
     },
     View {
+        limits: ViewLimits,
         reply: oneshot::Sender<PipelineView>,
     },
     /// Stop reading, wait for acknowledgements until `deadline`, write the checkpoint, end.
@@ -131,9 +134,9 @@ pub struct Viewer {
 
 impl Viewer {
     /// `None` when the thread has ended.
-    pub async fn view(&self) -> Option<PipelineView> {
+    pub async fn view(&self, limits: ViewLimits) -> Option<PipelineView> {
         let (reply, answer) = oneshot::channel();
-        self.inbox.push_command(Command::View { reply });
+        self.inbox.push_command(Command::View { limits, reply });
         answer.await.ok()
     }
 
@@ -157,11 +160,14 @@ impl<S: Sink> Worker<S> {
     /// True when nothing was in flight at the end.
     fn run(&mut self) -> bool {
         let mut next_checkpoint = Instant::now();
+        let mut next_sync = Instant::now();
+        let mut is_unsynced = false;
         let mut next_retry = Instant::now();
         let mut next_directories = Instant::now();
         let mut stop_deadline: Option<Instant> = None;
         loop {
-            let wait_until = self.wait_until(next_checkpoint, stop_deadline);
+            let sync_at = is_unsynced.then_some(next_sync);
+            let wait_until = self.wait_until(next_checkpoint, sync_at, stop_deadline);
             let mut arrivals = self.inbox.take_until(wait_until);
             let now = Instant::now();
             self.supervisor.receive(self.now_ms(now), &mut arrivals);
@@ -172,8 +178,8 @@ impl<S: Sink> Worker<S> {
                         self.applying = Some(running);
                         next_directories = now;
                     }
-                    Command::View { reply } => {
-                        let view = self.view();
+                    Command::View { limits, reply } => {
+                        let view = self.view(limits);
                         if reply.send(view).is_err() {
                             tracing::trace!("nobody waits for the view any more");
                         }
@@ -204,11 +210,21 @@ impl<S: Sink> Worker<S> {
                 }
             }
             let is_time = now >= next_checkpoint && !self.writer.is_busy();
-            if is_time || self.supervisor.save_wanted() {
+            let is_asked = self.supervisor.save_wanted();
+            let sync = is_asked || now >= next_sync;
+            if is_unsynced && sync {
+                // Nothing may have changed since, but the last document is not on the disk yet.
+                self.supervisor.save_again();
+            }
+            if is_asked || (is_time && self.supervisor.rows_changed()) {
                 let began = Instant::now();
-                self.submit_checkpoint();
+                self.submit_checkpoint(sync);
+                is_unsynced = !sync;
+                if sync {
+                    next_sync = began + SYNC_INTERVAL;
+                }
                 let pause = CHECKPOINT_INTERVAL.max(began.elapsed() * CHECKPOINT_SHARE);
-                next_checkpoint = now + pause;
+                next_checkpoint = began + pause;
             }
             if let Some(deadline) = stop_deadline {
                 let settled = self.supervisor.is_settled();
@@ -219,7 +235,12 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    fn wait_until(&self, next_checkpoint: Instant, stop_deadline: Option<Instant>) -> Instant {
+    fn wait_until(
+        &self,
+        next_checkpoint: Instant,
+        sync_at: Option<Instant>,
+        stop_deadline: Option<Instant>,
+    ) -> Instant {
         if self.supervisor.has_ready() {
             return self.started;
         }
@@ -231,6 +252,9 @@ impl<S: Sink> Worker<S> {
             Some(Instant::now() + ROUND_MAX),
             // A busy writer rings when it is done.
             (self.supervisor.rows_changed() && !self.writer.is_busy()).then_some(next_checkpoint),
+            sync_at
+                .map(|at| at.max(next_checkpoint))
+                .filter(|_| !self.writer.is_busy()),
             due,
             stop_deadline,
         ]
@@ -259,8 +283,8 @@ impl<S: Sink> Worker<S> {
         }
     }
 
-    fn view(&mut self) -> PipelineView {
-        let mut view = self.supervisor.view();
+    fn view(&mut self, limits: ViewLimits) -> PipelineView {
+        let mut view = self.supervisor.view(limits);
         if let Some(reason) = self.watcher.trouble() {
             view.watching = Watching::Polling;
             view.warnings.push(format!("polling: {reason}"));
@@ -269,14 +293,16 @@ impl<S: Sink> Worker<S> {
         view
     }
 
-    fn submit_checkpoint(&mut self) {
+    fn submit_checkpoint(&mut self, sync: bool) {
         if let Some(checkpoint) = self.supervisor.take_checkpoint() {
-            self.writer.submit(checkpoint);
+            let ledger = self.supervisor.take_ledger();
+            self.writer.submit(checkpoint, ledger, sync);
         }
     }
 
     fn finish(mut self) -> Option<String> {
-        self.submit_checkpoint();
+        self.supervisor.save_again();
+        self.submit_checkpoint(true);
         self.writer.finish()
     }
 }

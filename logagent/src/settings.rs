@@ -4,13 +4,14 @@
 //! the entries that the center sends: those are `remote` and the core's plan.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::address;
-use crate::flags::Flags;
+use crate::flags::{Flags, Home};
 
 pub const DEFAULT_KEY: &str = "/ningxin/backend/logagent/config/{ip}";
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:2379";
@@ -38,6 +39,20 @@ pub struct Settings {
     pub allow: Vec<PathBuf>,
     pub status_interval: Duration,
     pub labels: BTreeMap<String, String>,
+    /// Where /metrics and the health checks are served; nowhere unless it is asked for.
+    pub listen: Option<SocketAddr>,
+    pub sink: SinkChoice,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SinkChoice {
+    #[default]
+    Kafka,
+    /// For trying out: every line on standard output.
+    Stdout,
+    /// For trying out: every line appended to this file; `{topic}` in its path is the entry's.
+    File(String),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +108,8 @@ struct File {
     status_key: Option<String>,
     status_interval: Option<String>,
     labels: BTreeMap<String, Scalar>,
+    listen: Option<Scalar>,
+    sink: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -198,21 +215,92 @@ fn merge(flags: &Flags, file: File, names: &HostNames) -> Result<Settings, Setti
         Some(text) => status_interval(&text)?,
         None => DEFAULT_STATUS_INTERVAL,
     };
+    let sink = sink(flags.sink.as_deref().or(file.sink.as_deref()))?;
+    let data_dir = flags
+        .data_dir
+        .clone()
+        .or(file.data_dir)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     Ok(Settings {
         etcd: etcd(flags, file.etcd)?,
         config_key,
         status_key,
         host,
         hostname: host_names.hostname,
-        kafka: kafka(flags, file.kafka)?,
-        data_dir: flags
-            .data_dir
-            .clone()
-            .or(file.data_dir)
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+        kafka: kafka(flags, file.kafka, &sink)?,
+        data_dir: data_dir_of(&data_dir, &sink),
         allow: allow(flags.allow.clone().or(file.allow))?,
         status_interval,
         labels: pairs("label", file.labels, &flags.labels)?,
+        listen: listen(flags.listen.clone().or(file.listen.map(Scalar::into_text)))?,
+        sink,
+    })
+}
+
+/// What a command that does not run the agent needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    pub data_dir: PathBuf,
+    pub allow: Vec<PathBuf>,
+}
+
+/// Reads them as `load` does, and asks for nothing else.
+pub fn whereabouts(home: &Home) -> Result<Whereabouts, SettingsError> {
+    let file = match &home.config {
+        Some(path) => parse(path, &read(path)?)?,
+        None => File::default(),
+    };
+    let sink = sink(home.sink.as_deref().or(file.sink.as_deref()))?;
+    let data_dir = home
+        .data_dir
+        .clone()
+        .or(file.data_dir)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    Ok(Whereabouts {
+        data_dir: data_dir_of(&data_dir, &sink),
+        allow: allow(home.allow.clone().or(file.allow))?,
+    })
+}
+
+/// What was only tried out must not count as delivered to Kafka: it has checkpoints of its own.
+fn data_dir_of(data_dir: &Path, sink: &SinkChoice) -> PathBuf {
+    match sink {
+        SinkChoice::Kafka => data_dir.to_owned(),
+        SinkChoice::Stdout => data_dir.join("tried-on-stdout"),
+        SinkChoice::File(_) => data_dir.join("tried-on-file"),
+    }
+}
+
+fn sink(text: Option<&str>) -> Result<SinkChoice, SettingsError> {
+    match text {
+        None | Some("kafka") => Ok(SinkChoice::Kafka),
+        Some("stdout") => Ok(SinkChoice::Stdout),
+        Some(other) => match other.strip_prefix("file:") {
+            Some(path) if path.starts_with('/') => Ok(SinkChoice::File(path.to_owned())),
+            _ => Err(value(
+                "sink",
+                format!("{other:?} is unknown: write kafka, stdout or file:/ABSOLUTE/PATH"),
+            )),
+        },
+    }
+}
+
+/// `5066`, `127.0.0.1:5066` or `[::1]:5066`; a port alone is one of the loopback.
+fn listen(text: Option<String>) -> Result<Option<SocketAddr>, SettingsError> {
+    let Some(text) = text.filter(|text| !text.is_empty() && text != "off" && text != "false")
+    else {
+        return Ok(None);
+    };
+    let port = text.trim_start_matches(':').parse::<u16>();
+    let address = match port {
+        Ok(port) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        Err(_) => text.parse(),
+    };
+    address.map(Some).map_err(|_| {
+        value(
+            "listen",
+            format!("{text:?} is no address: write 127.0.0.1:5066, or a port of the loopback"),
+        )
     })
 }
 
@@ -303,6 +391,7 @@ fn etcd(flags: &Flags, file: EtcdFile) -> Result<EtcdSettings, SettingsError> {
 fn kafka(
     flags: &Flags,
     file: BTreeMap<String, Scalar>,
+    sink: &SinkChoice,
 ) -> Result<BTreeMap<String, String>, SettingsError> {
     let mut properties = pairs("kafka", file, &flags.kafka)?;
     if let Some(servers) = &flags.bootstrap_servers {
@@ -313,10 +402,10 @@ fn kafka(
         "metadata.broker.list",
         "test.mock.num.brokers",
     ];
-    if !named
+    let is_named = named
         .iter()
-        .any(|name| properties.get(*name).is_some_and(|value| !value.is_empty()))
-    {
+        .any(|name| properties.get(*name).is_some_and(|value| !value.is_empty()));
+    if *sink == SinkChoice::Kafka && !is_named {
         return Err(value(
             "kafka",
             "bootstrap.servers is missing: name a broker, HOST:PORT",

@@ -170,3 +170,43 @@ fn flags_are_checked_too() {
             .contains("NAME=VALUE")
     );
 }
+
+#[test]
+fn a_listener_is_off_until_it_is_asked_for() {
+    let listen = |text: &str| {
+        from_yaml(&format!("{MINIMAL}listen: {text}\n")).map(|settings| settings.listen)
+    };
+    assert_eq!(from_yaml(MINIMAL).unwrap().listen, None);
+    assert_eq!(listen("off").unwrap(), None);
+    let local = Some("127.0.0.1:5066".parse().unwrap());
+    for same in ["5066", "\":5066\"", "127.0.0.1:5066"] {
+        assert_eq!(listen(same).unwrap(), local, "{same}");
+    }
+    assert_eq!(listen("\"[::1]:5066\"").unwrap(), "[::1]:5066".parse().ok());
+    assert!(listen("nowhere").unwrap_err().contains("listen"));
+    assert!(listen("70000").unwrap_err().contains("70000"));
+}
+
+#[test]
+fn a_trial_needs_no_broker_and_has_its_own_checkpoints() {
+    let settings = from_yaml("sink: stdout\ndata_dir: /d\n").unwrap();
+    assert_eq!(settings.sink, SinkChoice::Stdout);
+    assert_eq!(settings.data_dir, PathBuf::from("/d/tried-on-stdout"));
+    let settings = from_yaml("sink: \"file:/tmp/{topic}.log\"\ndata_dir: /d\n").unwrap();
+    assert_eq!(
+        settings.sink,
+        SinkChoice::File("/tmp/{topic}.log".to_owned())
+    );
+    assert_eq!(settings.data_dir, PathBuf::from("/d/tried-on-file"));
+    assert_eq!(
+        from_yaml(MINIMAL).unwrap().data_dir,
+        PathBuf::from("/var/lib/logagent")
+    );
+    for bad in ["file:relative", "sdtout"] {
+        assert!(
+            from_yaml(&format!("sink: {bad}\n"))
+                .unwrap_err()
+                .contains("sink")
+        );
+    }
+}

@@ -19,10 +19,11 @@ use std::sync::Arc;
 use logagent_core::checkpoint::{Checkpoint, EntryRows, FileRow};
 use logagent_core::config::{EntryId, Plan};
 use rustc_hash::{FxHashMap, FxHashSet};
-use schemas::fleet::{Loss, Totals};
+use schemas::fleet::Totals;
 
 use crate::budget::Budget;
 use crate::inbox::{AckTarget, Arrivals, BlockAck};
+use crate::ledger::Ledger;
 use crate::sink::Sink;
 use crate::source::allow::AllowList;
 use crate::source::blocks::BlockPool;
@@ -30,7 +31,7 @@ use crate::source::directories::Directories;
 use crate::source::tail::{Surroundings, Tail, Turn, base_of, directory_of};
 use patterns::Walker;
 use slot::{Saving, Slot, Stopping};
-pub use view::PipelineView;
+pub use view::{PipelineView, ViewLimits};
 
 /// One read. Large enough that a system call per block costs nothing, small enough to be in cache.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -55,7 +56,6 @@ const FULL_RETRY_MS: u64 = 50;
 const PANIC_PAUSE_MS: u64 = 1_000;
 /// Offsets kept for entries that were stopped; the ones stopped first are forgotten first.
 const STOPPED_MAX: usize = 10_000;
-const LOSSES_MAX: usize = 100;
 
 /// What the supervisor is made of.
 #[derive(Debug, Clone)]
@@ -106,7 +106,8 @@ pub struct Supervisor<S: Sink> {
     state_changed: bool,
     trouble: Option<String>,
     totals: Totals,
-    losses: VecDeque<Loss>,
+    ledger: Ledger,
+    ledger_changed: bool,
 }
 
 impl<S: Sink> Supervisor<S> {
@@ -115,6 +116,7 @@ impl<S: Sink> Supervisor<S> {
         target: Arc<dyn AckTarget>,
         options: Options,
         checkpoint: Checkpoint,
+        ledger: Ledger,
     ) -> Self {
         let (dormant, stopped): (Vec<_>, Vec<_>) =
             checkpoint.entries.into_iter().partition(|rows| rows.active);
@@ -157,7 +159,8 @@ impl<S: Sink> Supervisor<S> {
             state_changed: false,
             trouble: None,
             totals: Totals::default(),
-            losses: VecDeque::new(),
+            ledger,
+            ledger_changed: false,
         }
     }
 
@@ -212,7 +215,7 @@ impl<S: Sink> Supervisor<S> {
                 self.rows_changed |= slot.tail.tailer.block_done(ack.ticket);
                 self.totals.lines_acked += ack.load.lines;
                 self.totals.bytes_acked += ack.load.bytes;
-                self.state_changed |= slot.note_delivery(ack.load);
+                self.state_changed |= slot.note_delivery(ack.ticket.handle, ack.load, self.now_ms);
             }
             Some(reason) => {
                 self.totals.delivery_errors += 1;
@@ -369,8 +372,10 @@ impl<S: Sink> Supervisor<S> {
         }
         let (path, topic) = (slot.tail.id().path.clone(), slot.tail.id().topic.clone());
         for note in slot.tail.tailer.take_notes() {
-            notes::record(&mut self.losses, &mut self.totals, &path, &topic, note);
+            self.ledger_changed |= notes::record(&mut self.ledger, &path, &topic, note);
         }
+        // A loss is written down with the next checkpoint, even if no offset moves.
+        self.rows_changed |= self.ledger_changed;
         self.state_changed |= slot.refresh_state(self.trouble.as_deref());
         let resolved = slot.tail.resolved();
         if slot.indexed != resolved {

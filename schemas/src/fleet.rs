@@ -32,10 +32,14 @@ pub struct AgentStatus {
     pub entries: Vec<EntryStatus>,
     pub files: Vec<FileStatus>,
     pub totals: Totals,
-    /// Byte ranges known not to have been delivered, newest last; bounded.
+    pub in_flight: InFlight,
+    /// Byte ranges known not to have been delivered, newest last; bounded. Kept over restarts.
     pub losses: Vec<Loss>,
     pub watching: Watching,
+    /// Another living agent that reports under the same key.
+    pub conflict: Option<OtherAgent>,
     pub warnings: Vec<String>,
+    pub started_at_ms: u64,
     pub reported_at_ms: u64,
 }
 
@@ -115,6 +119,10 @@ pub struct EntryStatus {
     pub error: Option<String>,
     pub lines_acked: u64,
     pub bytes_acked: u64,
+    /// Files that are open, rotated ones included.
+    pub files: u64,
+    /// What is written in them and not acknowledged by Kafka yet.
+    pub lag_bytes: u64,
 }
 
 #[derive(
@@ -144,6 +152,8 @@ pub struct FileStatus {
     pub read_offset: u64,
     pub size_bytes: u64,
     pub lag_bytes: u64,
+    /// True for a file that was rotated away and is read to its end.
+    pub draining: bool,
     pub lines_per_s: f64,
     pub last_ack_ms: Option<u64>,
 }
@@ -155,7 +165,27 @@ pub struct Totals {
     pub lines_acked: u64,
     pub bytes_acked: u64,
     pub delivery_errors: u64,
+    /// Of the loss ledger, so also what was lost before this start.
     pub lost_bytes: u64,
+}
+
+/// What is read and waits for Kafka. Reading pauses when it is full.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct InFlight {
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// Files that have more to send and may not read it yet.
+    pub paused_files: u64,
+}
+
+/// Another agent that uses the same status key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+pub struct OtherAgent {
+    pub instance: String,
+    pub hostname: String,
+    pub seen_at_ms: u64,
 }
 
 /// One row of the loss ledger.
@@ -164,6 +194,8 @@ pub struct Totals {
 pub struct Loss {
     pub path: String,
     pub topic: String,
+    /// Device and inode, as in the list of files.
+    pub file: String,
     pub from_offset: u64,
     pub to_offset: u64,
     pub reason: String,

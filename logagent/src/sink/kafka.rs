@@ -1,9 +1,12 @@
-//! Kafka as the destination: the only file that names rdkafka.
+//! Kafka as the destination: this file and its `batch` are the only ones that name rdkafka.
 //!
 //! Knows librdkafka's properties, its errors and its threads. Must not know files or offsets: it
 //! answers blocks. Retries are librdkafka's (`message.timeout.ms=0` never gives a record up); what
 //! comes back as an error is for the tailer to hold and send again.
 
+mod batch;
+
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +18,11 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rustc_hash::FxHashMap;
 
-use super::{BlockToken, Destination, Refusal, Sink};
+use batch::{Share, Topic};
+
+use super::{BlockToken, Destination, Refusal, Sent, Sink};
 use crate::inbox::AckTarget;
 
 /// What a record may have at most, unless `message.max.bytes` says otherwise; librdkafka's default.
@@ -25,6 +31,8 @@ const MESSAGE_MAX_BYTES: usize = 1_000_000;
 const MESSAGE_OVERHEAD_BYTES: usize = 8 * 1024;
 /// Bytes in flight, lines and bookkeeping together, unless `queue.buffering.max.kbytes` is set.
 const QUEUE_MAX_KBYTES: usize = 32 * 1024;
+/// A shorter value stands in a text by chance.
+const NAMED_VALUE_MIN_CHARS: usize = 3;
 /// One question to the broker about a topic takes at most this long.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,6 +64,12 @@ pub struct Limits {
     pub in_flight_max_bytes: u64,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        limits(&ClientConfig::new())
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("kafka: {0}")]
 pub struct KafkaConfigError(String);
@@ -65,6 +79,8 @@ pub struct KafkaSink {
     config: ClientConfig,
     target: Arc<dyn AckTarget>,
     trouble: Arc<Mutex<Option<String>>>,
+    /// Made on first use. Given up before the producer is.
+    topics: RefCell<FxHashMap<String, Topic>>,
     /// Always present but for the moment of a restart.
     producer: Option<ThreadedProducer<Context>>,
     probing: Arc<AtomicBool>,
@@ -77,15 +93,17 @@ impl KafkaSink {
         client_id: &str,
         target: Arc<dyn AckTarget>,
     ) -> Result<Self, KafkaConfigError> {
+        refuse_broken_promises(properties)?;
         let config = client_config(properties, client_id);
         let trouble = Arc::default();
         let producer = start_producer(&config, &target, &trouble)
-            .map_err(|error| KafkaConfigError(config_error_text(&error)))?;
+            .map_err(|error| KafkaConfigError(config_error_text(&error, properties)))?;
         let probing = Arc::default();
         Ok(Self {
             config,
             target,
             trouble,
+            topics: RefCell::default(),
             producer: Some(producer),
             probing,
         })
@@ -94,10 +112,8 @@ impl KafkaSink {
     pub fn limits(&self) -> Limits {
         limits(&self.config)
     }
-}
 
-impl Sink for KafkaSink {
-    fn send(
+    fn send_one(
         &self,
         destination: &Destination,
         line: &[u8],
@@ -106,21 +122,62 @@ impl Sink for KafkaSink {
         let Some(producer) = &self.producer else {
             return Err(Refusal::Full);
         };
-        let record = BaseRecord::with_opaque_to(&destination.topic, Arc::clone(token))
+        let record = BaseRecord::with_opaque_to(&destination.topic, Share::alone(token))
             .key(destination.key.as_slice())
-            .payload(line);
-        let record = if destination.headers.is_empty() {
-            record
-        } else {
-            record.headers(headers_of(destination))
+            .payload(line)
+            .headers(headers_of(destination));
+        producer.send(record).map_err(|(error, _)| {
+            let code = error.rdkafka_error_code();
+            code.map_or_else(|| Refusal::Record(error_text(&error)), refusal)
+        })
+    }
+
+    /// librdkafka's batch call knows no headers.
+    fn send_together(
+        &self,
+        destination: &Destination,
+        lines: &[&[u8]],
+        token: &Arc<BlockToken>,
+    ) -> Sent {
+        let refused = |taken, refusal| Sent {
+            taken,
+            refusal: Some(refusal),
         };
-        match producer.send(record) {
-            Ok(()) => Ok(()),
-            Err((error, _)) => match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal) => Err(Refusal::Full),
-                _ => Err(Refusal::Record(error_text(&error))),
-            },
+        let Some(producer) = &self.producer else {
+            return refused(0, Refusal::Full);
+        };
+        let mut topics = self.topics.borrow_mut();
+        if !topics.contains_key(&destination.topic) {
+            match Topic::new(producer, &destination.topic) {
+                Ok(topic) => topics.insert(destination.topic.clone(), topic),
+                Err(code) => return refused(0, refusal(code)),
+            };
         }
+        let Some(topic) = topics.get(&destination.topic) else {
+            return refused(0, Refusal::Full);
+        };
+        let outcome = topic.produce(&destination.key, lines, token);
+        match outcome.error {
+            None => Sent::all(outcome.taken),
+            Some(code) => refused(outcome.taken, refusal(code)),
+        }
+    }
+}
+
+impl Sink for KafkaSink {
+    fn send(&self, destination: &Destination, lines: &[&[u8]], token: &Arc<BlockToken>) -> Sent {
+        if destination.headers.is_empty() {
+            return self.send_together(destination, lines, token);
+        }
+        for (taken, line) in lines.iter().enumerate() {
+            if let Err(refusal) = self.send_one(destination, line, token) {
+                return Sent {
+                    taken,
+                    refusal: Some(refusal),
+                };
+            }
+        }
+        Sent::all(lines.len())
     }
 
     fn probe(&self, topic: &str) {
@@ -157,6 +214,7 @@ impl Sink for KafkaSink {
     }
 
     fn restart(&mut self) -> Result<(), String> {
+        self.topics.get_mut().clear();
         // Dropping purges what is queued or in flight: every token is answered with a failure.
         self.producer = None;
         let producer = start_producer(&self.config, &self.target, &self.trouble)
@@ -232,12 +290,12 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Arc<BlockToken>;
+    type DeliveryOpaque = Share;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, token: Arc<BlockToken>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, share: Share) {
         match result {
             Ok(_) => self.note_delivery(),
-            Err((error, _)) => token.fail(|| error_text(error)),
+            Err((error, _)) => share.token().fail(|| error_text(error)),
         }
     }
 }
@@ -275,6 +333,30 @@ fn client_config(properties: &BTreeMap<String, String>, client_id: &str) -> Clie
     config
 }
 
+/// Properties that librdkafka takes, and with which an offset would pass a line that no broker has.
+fn refuse_broken_promises(properties: &BTreeMap<String, String>) -> Result<(), KafkaConfigError> {
+    for name in ["acks", "request.required.acks"] {
+        if properties
+            .get(name)
+            .is_some_and(|value| value.trim() == "0")
+        {
+            return Err(KafkaConfigError(format!(
+                "{name}=0: no broker would acknowledge a line, so none could count as delivered; \
+                 use all, or 1"
+            )));
+        }
+    }
+    let quiet = properties.get("delivery.report.only.error");
+    if quiet.is_some_and(|value| value.trim() != "false") {
+        return Err(KafkaConfigError(
+            "delivery.report.only.error: offsets follow the reports of delivered lines; leave it \
+             out"
+            .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 fn limits(config: &ClientConfig) -> Limits {
     let number = |name: &str| {
         config
@@ -292,6 +374,14 @@ fn limits(config: &ClientConfig) -> Limits {
     }
 }
 
+/// A full queue and a producer that is to be made anew take the same line later.
+fn refusal(code: RDKafkaErrorCode) -> Refusal {
+    match code {
+        RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal => Refusal::Full,
+        code => Refusal::Record(error_text(&KafkaError::MessageProduction(code))),
+    }
+}
+
 /// librdkafka's words for an error, without rdkafka's wrapping.
 fn error_text(error: &KafkaError) -> String {
     match error {
@@ -302,13 +392,27 @@ fn error_text(error: &KafkaError) -> String {
     }
 }
 
-fn config_error_text(error: &KafkaError) -> String {
+fn config_error_text(error: &KafkaError, properties: &BTreeMap<String, String>) -> String {
     match error {
         // librdkafka's text may name the property by its other name.
         KafkaError::ClientConfig(_, reason, name, value) => {
             format!("{name}={value}: {}", reason.replace('\n', " "))
         }
-        KafkaError::ClientCreation(reason) => reason.replace('\n', " "),
+        KafkaError::ClientCreation(reason) => {
+            let reason = reason.replace('\n', " ");
+            // Some of its texts tell a wrong value without its name.
+            let is_meant = |(name, value): &(&String, &String)| {
+                value.len() >= NAMED_VALUE_MIN_CHARS
+                    && !name.contains("password")
+                    && reason.contains(value.as_str())
+                    && !reason.contains(name.as_str())
+            };
+            match properties.iter().find(is_meant) {
+                Some((name, value)) => format!("{name}={value}: {reason}"),
+                None if reason.contains("SASL mechanism") => format!("sasl.mechanism: {reason}"),
+                None => reason,
+            }
+        }
         other => other.to_string(),
     }
 }
@@ -335,6 +439,13 @@ mod tests {
             (("linger.mz", "5"), "linger.mz"),
             (("linger.ms", "many"), "linger.ms"),
             (("acks", "1"), "acks"),
+            (("acks", "0"), "acks=0"),
+            (
+                ("delivery.report.only.error", "true"),
+                "delivery.report.only.error",
+            ),
+            (("security.protocol", "tls"), "security.protocol"),
+            (("compression.codec", "lz5"), "compression.codec"),
         ] {
             let error = sink(&[servers, bad]).err().unwrap();
             assert!(
@@ -343,6 +454,40 @@ mod tests {
             );
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn every_way_to_log_in_is_built_in() {
+        let servers = ("bootstrap.servers", "127.0.0.1:1");
+        let user = [("sasl.username", "u"), ("sasl.password", "p")];
+        for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            for protocol in ["sasl_plaintext", "sasl_ssl"] {
+                let login = [
+                    ("sasl.mechanism", mechanism),
+                    ("security.protocol", protocol),
+                ];
+                let all: Vec<_> = [servers].into_iter().chain(login).chain(user).collect();
+                assert_eq!(sink(&all).err(), None, "{mechanism} {protocol}");
+            }
+        }
+        for (protocol, bad, words) in [
+            (
+                "sasl_ssl",
+                ("sasl.mechanism", "SCRAM-MD5"),
+                "sasl.mechanism=SCRAM-MD5",
+            ),
+            ("sasl_ssl", ("client.id", "a"), "sasl.mechanism: "),
+            (
+                "ssl",
+                ("ssl.ca.location", "/nowhere.pem"),
+                "ssl.ca.location",
+            ),
+        ] {
+            let error = sink(&[servers, ("security.protocol", protocol), bad]);
+            let error = error.err().unwrap();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(sink(&[servers, ("security.protocol", "ssl")]).is_ok());
     }
 
     #[test]

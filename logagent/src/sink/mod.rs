@@ -5,6 +5,7 @@
 //! message to the tailer per block.
 
 pub mod kafka;
+pub mod plain;
 
 use std::sync::{Arc, OnceLock};
 
@@ -41,15 +42,28 @@ pub enum Refusal {
     Record(String),
 }
 
+/// What became of some lines that were offered together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// So many of the first ones were taken.
+    pub taken: usize,
+    /// Why the next one was not.
+    pub refusal: Option<Refusal>,
+}
+
+impl Sent {
+    pub fn all(taken: usize) -> Self {
+        Self {
+            taken,
+            refusal: None,
+        }
+    }
+}
+
 /// A destination of lines that answers through `BlockToken`s.
 pub trait Sink: Send {
-    /// Takes a copy of the line. Never blocks.
-    fn send(
-        &self,
-        destination: &Destination,
-        line: &[u8],
-        token: &Arc<BlockToken>,
-    ) -> Result<(), Refusal>;
+    /// Takes copies of the lines, in order, up to the first that is refused. Never waits for a broker.
+    fn send(&self, destination: &Destination, lines: &[&[u8]], token: &Arc<BlockToken>) -> Sent;
 
     /// Asks the broker again about a topic that refused records. Returns at once.
     fn probe(&self, topic: &str);

@@ -25,6 +25,8 @@ const RECORD_OVERHEAD_BYTES: u64 = 256;
 const DEFAULT_KEY: &str = "{host}:{path}";
 /// After this much, the next tail has its turn.
 const TURN_MAX_BYTES: u64 = 1024 * 1024;
+/// So many lines are handed over with one call.
+const BATCH_LINES: usize = 128;
 /// A turn also ends after this many steps, so that no tail can hold the thread.
 const TURN_MAX_STEPS: usize = 256;
 
@@ -238,28 +240,48 @@ impl Tail {
         let key_bytes = self.destination.overhead_bytes();
         let before = held.load;
         let mut full = false;
-        while let Some((line, next)) = held.block.lines.get(held.at) {
-            if line.bytes.is_empty() && self.entry.skip_empty {
-                held.at = next;
-                continue;
-            }
-            match around.sink.send(&self.destination, line.bytes, &held.token) {
-                Ok(()) => {
-                    held.load.lines += 1;
-                    held.load.bytes += line.bytes.len() as u64;
+        loop {
+            let mut batch: [&[u8]; BATCH_LINES] = [&[]; BATCH_LINES];
+            // Where each of its lines ends, so that the next one can be tried alone.
+            let mut ends = [0; BATCH_LINES];
+            let mut count = 0;
+            let mut at = held.at;
+            while count < BATCH_LINES
+                && let Some((line, next)) = held.block.lines.get(at)
+            {
+                at = next;
+                if line.bytes.is_empty() && self.entry.skip_empty {
+                    continue;
                 }
-                Err(Refusal::Full) => {
-                    full = true;
+                batch[count] = line.bytes;
+                ends[count] = next;
+                count += 1;
+            }
+            if count == 0 {
+                held.at = at;
+                break;
+            }
+            let sent = around
+                .sink
+                .send(&self.destination, &batch[..count], &held.token);
+            held.load.lines += sent.taken as u64;
+            let taken = batch.iter().take(sent.taken);
+            held.load.bytes += taken.map(|line| line.len() as u64).sum::<u64>();
+            match sent.refusal {
+                None => held.at = at,
+                Some(refusal) => {
+                    if let Some(last) = sent.taken.checked_sub(1) {
+                        held.at = ends[last];
+                    }
+                    match refusal {
+                        Refusal::Full => full = true,
+                        // The whole block is read and sent again after a pause, so the rest of it
+                        // need not be tried now.
+                        Refusal::Record(reason) => held.token.fail(|| reason),
+                    }
                     break;
                 }
-                Err(Refusal::Record(reason)) => {
-                    // The whole block is read and sent again after a pause, so the rest of it
-                    // need not be tried now.
-                    held.token.fail(|| reason);
-                    break;
-                }
             }
-            held.at = next;
         }
         held.load.charged_bytes =
             held.load.bytes + held.load.lines * (RECORD_OVERHEAD_BYTES + key_bytes);

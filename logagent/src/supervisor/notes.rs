@@ -1,20 +1,12 @@
 //! What the core's tailers notice, in the log and in the loss ledger.
 
-use std::collections::VecDeque;
-
 use logagent_core::tailer::Note;
-use schemas::fleet::{Loss, Totals};
+use schemas::fleet::Loss;
 
-use super::LOSSES_MAX;
+use crate::ledger::Ledger;
 
-/// Writes a note of the core to the log, and a loss to the ledger.
-pub(super) fn record(
-    losses: &mut VecDeque<Loss>,
-    totals: &mut Totals,
-    path: &str,
-    topic: &str,
-    note: Note,
-) {
+/// Writes a note of the core to the log, and a loss to the ledger; true when the ledger has changed.
+pub(super) fn record(ledger: &mut Ledger, path: &str, topic: &str, note: Note) -> bool {
     match note {
         Note::Lost {
             file,
@@ -23,18 +15,15 @@ pub(super) fn record(
             reason,
         } => {
             tracing::warn!(path, topic, %file, from_offset, to_offset, reason, "bytes are lost");
-            totals.lost_bytes += to_offset.saturating_sub(from_offset);
-            losses.push_back(Loss {
+            return ledger.record(Loss {
                 path: path.to_owned(),
                 topic: topic.to_owned(),
+                file: file.to_string(),
                 from_offset,
                 to_offset,
                 reason,
                 at_ms: crate::status::unix_ms(),
             });
-            if losses.len() > LOSSES_MAX {
-                losses.pop_front();
-            }
         }
         Note::Unreadable { file, reason } => {
             tracing::warn!(path, topic, %file, reason, "a rotated file waits: it cannot be opened");
@@ -53,4 +42,5 @@ pub(super) fn record(
         }
         Note::Finished { file, offset } => tracing::info!(path, topic, %file, offset, "finished"),
     }
+    false
 }

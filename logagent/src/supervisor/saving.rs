@@ -5,6 +5,7 @@ use logagent_core::config::EntryId;
 
 use super::Supervisor;
 use super::slot::Saving;
+use crate::ledger::Ledger;
 use crate::sink::Sink;
 
 impl<S: Sink> Supervisor<S> {
@@ -39,6 +40,12 @@ impl<S: Sink> Supervisor<S> {
     /// The document on disk is not the newest one, though nothing has changed since.
     pub fn save_again(&mut self) {
         self.rows_changed = true;
+    }
+
+    /// The loss ledger, when it has changed since the last call: it goes to the disk before the
+    /// checkpoint that is taken next.
+    pub fn take_ledger(&mut self) -> Option<Ledger> {
+        std::mem::take(&mut self.ledger_changed).then(|| self.ledger.clone())
     }
 
     /// The document for the disk, when it changed since the last call.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use logagent_core::checkpoint::FileRow;
 use logagent_core::config::{Entry, EntryId};
+use logagent_core::tailer::Handle;
 use schemas::fleet::EntryState;
 
 use crate::inbox::BlockLoad;
@@ -31,6 +32,35 @@ pub(super) enum Saving {
     Until(u64),
 }
 
+/// What Kafka has acknowledged of one file.
+#[derive(Debug)]
+pub(super) struct Flow {
+    file: Handle,
+    lines: u64,
+    pub(super) last_ack_ms: Option<u64>,
+    window_lines: u64,
+    window_ms: u64,
+    lines_per_s: f64,
+}
+
+/// A rate is that of at least this long, however often somebody looks.
+const RATE_WINDOW_MS: u64 = 1_000;
+
+impl Flow {
+    /// Of the last full window.
+    pub(super) fn lines_per_s(&mut self, now_ms: u64) -> f64 {
+        let passed_ms = now_ms.saturating_sub(self.window_ms);
+        if passed_ms >= RATE_WINDOW_MS {
+            let lines = self.lines - self.window_lines;
+            let lines_per_s = lines as f64 * 1_000.0 / passed_ms as f64;
+            self.lines_per_s = (lines_per_s * 10.0).round() / 10.0;
+            self.window_lines = self.lines;
+            self.window_ms = now_ms;
+        }
+        self.lines_per_s
+    }
+}
+
 pub(super) struct Slot {
     pub(super) tail: Tail,
     pub(super) stopping: Option<Stopping>,
@@ -50,12 +80,10 @@ pub(super) struct Slot {
     pub(super) indexed: PathBuf,
     pub(super) lines_acked: u64,
     pub(super) bytes_acked: u64,
-    pub(super) last_ack_ms: Option<u64>,
+    flows: Vec<Flow>,
     failure: Option<String>,
     pub(super) state: EntryState,
     pub(super) error: Option<String>,
-    /// Lines acknowledged at the last view, and when that was: for the rate.
-    pub(super) viewed: (u64, u64),
 }
 
 impl Slot {
@@ -73,20 +101,42 @@ impl Slot {
             saving: Saving::Settled,
             lines_acked: 0,
             bytes_acked: 0,
-            last_ack_ms: None,
+            flows: Vec::new(),
             failure: None,
             state: EntryState::Waiting,
             error: None,
-            viewed: (0, 0),
         }
     }
 
     /// True when this ends a failure.
-    pub(super) fn note_delivery(&mut self, load: BlockLoad) -> bool {
+    pub(super) fn note_delivery(&mut self, file: Handle, load: BlockLoad, now_ms: u64) -> bool {
         self.lines_acked += load.lines;
         self.bytes_acked += load.bytes;
-        self.last_ack_ms = Some(unix_ms());
+        let flow = self.flow(file, now_ms);
+        flow.lines += load.lines;
+        flow.last_ack_ms = Some(unix_ms());
         self.failure.take().is_some()
+    }
+
+    /// Made on first use; files that are gone are dropped by `forget_flows`.
+    pub(super) fn flow(&mut self, file: Handle, now_ms: u64) -> &mut Flow {
+        let known = self.flows.iter().position(|flow| flow.file == file);
+        let at = known.unwrap_or_else(|| {
+            self.flows.push(Flow {
+                file,
+                lines: 0,
+                last_ack_ms: None,
+                window_lines: 0,
+                window_ms: now_ms,
+                lines_per_s: 0.0,
+            });
+            self.flows.len() - 1
+        });
+        &mut self.flows[at]
+    }
+
+    pub(super) fn forget_flows(&mut self, is_open: impl Fn(Handle) -> bool) {
+        self.flows.retain(|flow| is_open(flow.file));
     }
 
     /// True when this is news.

@@ -1,15 +1,21 @@
 //! What the status document says of the running entries, bounded in size.
 
+use logagent_core::tailer::FileView;
 use rustc_hash::FxHashMap;
-use schemas::fleet::{EntryState, EntryStatus, FileStatus, Loss, Totals, Watching};
+use schemas::fleet::{EntryState, EntryStatus, FileStatus, InFlight, Loss, Totals, Watching};
 
 use super::Supervisor;
 use super::slot::Slot;
 use crate::sink::Sink;
 
-/// The value of the status key has to fit into one request of the store with room to spare.
-const FILES_MAX: usize = 200;
-const ENTRIES_MAX: usize = 2_000;
+/// How much of the state is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewLimits {
+    pub entries_max: usize,
+    pub files_max: usize,
+}
+
+const LOSSES_MAX: usize = 100;
 
 /// The tailer thread's part of the status.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +23,7 @@ pub struct PipelineView {
     pub entries: Vec<EntryStatus>,
     pub files: Vec<FileStatus>,
     pub totals: Totals,
+    pub in_flight: InFlight,
     pub losses: Vec<Loss>,
     pub watching: Watching,
     pub warnings: Vec<String>,
@@ -48,10 +55,18 @@ impl<S: Sink> Supervisor<S> {
     }
 
     /// The state of everything, at the time of the last turn.
-    pub fn view(&mut self) -> PipelineView {
+    pub fn view(&mut self, limits: ViewLimits) -> PipelineView {
         let mut view = PipelineView {
-            totals: self.totals.clone(),
-            losses: self.losses.iter().cloned().collect(),
+            totals: Totals {
+                lost_bytes: self.ledger.total_bytes(),
+                ..self.totals.clone()
+            },
+            in_flight: InFlight {
+                bytes: self.budget.used_bytes(),
+                max_bytes: self.budget.max_bytes(),
+                paused_files: self.waiting_for_room.len() as u64,
+            },
+            losses: self.ledger.newest(LOSSES_MAX).cloned().collect(),
             ..PipelineView::default()
         };
         let mut routes: Vec<u64> = self.slots.keys().copied().collect();
@@ -77,18 +92,23 @@ impl<S: Sink> Supervisor<S> {
             let Some(slot) = self.slots.get_mut(route) else {
                 continue;
             };
-            if let Some(entry) = entry_status(slot) {
+            let files = slot.tail.tailer.view().files;
+            slot.forget_flows(|handle| files.iter().any(|file| file.key == handle));
+            if let Some(mut entry) = entry_status(slot) {
+                entry.files = files.len() as u64;
+                entry.lag_bytes = files.iter().map(lag_bytes).sum();
                 match patterns.get_mut(&(entry.path.clone(), entry.topic.clone())) {
                     Some(whole) => add(whole, entry),
                     None => view.entries.push(entry),
                 }
             }
-            let lines_per_s = rate(slot, self.now_ms);
-            for file in slot.tail.tailer.view().files {
-                if view.files.len() == FILES_MAX {
+            for file in files {
+                if view.files.len() >= limits.files_max {
                     files_left_out += 1;
                     continue;
                 }
+                let flow = slot.flow(file.key, self.now_ms);
+                let (lines_per_s, last_ack_ms) = (flow.lines_per_s(self.now_ms), flow.last_ack_ms);
                 view.files.push(FileStatus {
                     path: slot.tail.id().path.clone(),
                     topic: slot.tail.id().topic.clone(),
@@ -96,9 +116,10 @@ impl<S: Sink> Supervisor<S> {
                     acked_offset: file.acked_offset,
                     read_offset: file.read_offset,
                     size_bytes: file.size_bytes,
-                    lag_bytes: file.size_bytes.saturating_sub(file.acked_offset),
-                    lines_per_s: if file.draining { 0.0 } else { lines_per_s },
-                    last_ack_ms: slot.last_ack_ms,
+                    lag_bytes: lag_bytes(&file),
+                    draining: file.draining,
+                    lines_per_s,
+                    last_ack_ms,
                 });
             }
         }
@@ -109,9 +130,9 @@ impl<S: Sink> Supervisor<S> {
             view.warnings
                 .push(format!("{files_left_out} more files are not listed here"));
         }
-        if view.entries.len() > ENTRIES_MAX {
-            let left_out = view.entries.len() - ENTRIES_MAX;
-            view.entries.truncate(ENTRIES_MAX);
+        if view.entries.len() > limits.entries_max {
+            let left_out = view.entries.len() - limits.entries_max;
+            view.entries.truncate(limits.entries_max);
             view.warnings
                 .push(format!("{left_out} more entries are not listed here"));
         }
@@ -123,6 +144,8 @@ impl<S: Sink> Supervisor<S> {
 fn add(whole: &mut EntryStatus, file: EntryStatus) {
     whole.lines_acked += file.lines_acked;
     whole.bytes_acked += file.bytes_acked;
+    whole.files += file.files;
+    whole.lag_bytes += file.lag_bytes;
     match (whole.state, file.state) {
         (EntryState::Failing, _) | (_, EntryState::Waiting) => {}
         (_, state) => whole.state = state,
@@ -154,15 +177,10 @@ fn entry_status(slot: &Slot) -> Option<EntryStatus> {
         error,
         lines_acked: slot.lines_acked,
         bytes_acked: slot.bytes_acked,
+        ..EntryStatus::default()
     })
 }
 
-fn rate(slot: &mut Slot, now_ms: u64) -> f64 {
-    let (lines_before, viewed_ms) = std::mem::replace(&mut slot.viewed, (slot.lines_acked, now_ms));
-    let passed_s = now_ms.saturating_sub(viewed_ms) as f64 / 1_000.0;
-    if passed_s <= 0.0 {
-        return 0.0;
-    }
-    let lines_per_s = slot.lines_acked.saturating_sub(lines_before) as f64 / passed_s;
-    (lines_per_s * 10.0).round() / 10.0
+fn lag_bytes(file: &FileView) -> u64 {
+    file.size_bytes.saturating_sub(file.acked_offset)
 }

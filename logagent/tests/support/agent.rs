@@ -89,6 +89,26 @@ impl Home {
         Agent { child, log_path }
     }
 
+    /// Runs a command that asks about this agent.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Output {
+        let yaml = self.folder.path().join("agent.yaml");
+        std::fs::write(&yaml, &self.yaml).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_logagent"))
+            .args(arguments)
+            .arg("--config")
+            .arg(yaml)
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a command that is about no agent.
+    pub(crate) fn run_to_end_bare(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_logagent"))
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
     /// Runs an agent that is expected to end by itself.
     pub(crate) fn run_to_end(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().unwrap()

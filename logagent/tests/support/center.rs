@@ -283,11 +283,12 @@ impl Kv for Server {
         if put.lease != 0 && !self.store.lock().unwrap().leases.contains(&put.lease) {
             return Err(Status::not_found("etcdserver: requested lease not found"));
         }
+        let before = self.store.lock().unwrap().kvs.get(&put.key[..]).cloned();
         self.change(|store| store.put(&put.key, &put.value, put.lease));
         let header = self.store.lock().unwrap().header();
         Ok(Response::new(PutResponse {
             header,
-            ..PutResponse::default()
+            prev_kv: before.filter(|_| put.prev_kv),
         }))
     }
 

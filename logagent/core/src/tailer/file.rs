@@ -474,6 +474,7 @@ impl FileTail {
 
     pub(super) fn view(&self) -> FileView {
         FileView {
+            key: self.key,
             id: self.id,
             acked_offset: self.acks.watermark(),
             read_offset: self.known.offset,

@@ -148,6 +148,8 @@ pub enum Note {
 /// One file of the tail, for the status document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileView {
+    /// Stands in the tickets of this content's blocks.
+    pub key: Handle,
     pub id: FileId,
     pub acked_offset: u64,
     pub read_offset: u64,

@@ -1,23 +1,21 @@
 //! The leased status key: what this agent runs, for the operators.
 //!
 //! The document is put under a lease, so a dead agent disappears. Knows leases and timing; what is
-//! reported is collected from the shared facts and the tailer thread.
+//! reported comes from `source`. What stood under the key before each put tells whether another
+//! agent uses it too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use schemas::etcdserverpb::PutRequest;
-use schemas::fleet::{
-    AgentStatus, Attempt, ConfigMark, ConfigSource, EntryStatus, Problem, RunningConfig,
-    STATUS_SCHEMA,
-};
+use schemas::fleet::{AgentStatus, OtherAgent};
 use schemas_client::{Client, ClientError, LeaseKeeper};
 use tokio::sync::Notify;
 
+use super::source::{IN_CENTER, StatusSource};
+use super::unix_ms;
 use crate::backoff::Backoff;
-use crate::pipeline::Viewer;
 use crate::settings::Settings;
 
 /// The store forgets the status this long after the agent died.
@@ -27,50 +25,19 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(5);
 /// Changes of state within this time are reported together.
 const CHANGES_GAP: Duration = Duration::from_millis(250);
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A rival counts as living for so many intervals after it was last seen.
+const RIVAL_INTERVALS: u64 = 4;
+const RIVAL_MIN_MS: u64 = 5_000;
 const LEASE_NOT_FOUND: &str = "requested lease not found";
-
-/// What the config side of the agent knows. Written by `agent`, read for each status.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    pub source: ConfigSource,
-    pub desired_seen: Option<ConfigMark>,
-    pub running: Option<RunningConfig>,
-    pub last_attempt: Option<Attempt>,
-    /// Of the running configuration.
-    pub plan_warnings: Vec<Problem>,
-    /// Entries of the running configuration that this host does not let run.
-    pub rejected: Vec<EntryStatus>,
-    /// Problems of the agent itself, such as an unreadable checkpoint.
-    pub warnings: Vec<String>,
-}
-
-/// The facts and the bell that says that they are new.
-#[derive(Debug, Default)]
-pub struct Board {
-    facts: Mutex<Facts>,
-    news: Notify,
-}
-
-impl Board {
-    pub fn update(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut self.facts.lock());
-        self.news.notify_one();
-    }
-
-    pub fn facts(&self) -> Facts {
-        self.facts.lock().clone()
-    }
-}
 
 /// Puts the status until `stop` is rung, then revokes the lease.
 pub struct Reporter {
     client: Client,
     key: String,
     interval: Duration,
-    board: Arc<Board>,
-    viewer: Viewer,
-    base: AgentStatus,
+    source: StatusSource,
     lease: Option<Lease>,
+    rivals: Rivals,
     in_trouble: bool,
     backoff: Backoff,
 }
@@ -82,29 +49,13 @@ struct Lease {
 
 impl Reporter {
     /// `None` when there is no key to report under.
-    pub fn new(
-        client: Client,
-        settings: &Settings,
-        board: Arc<Board>,
-        viewer: Viewer,
-    ) -> Option<Self> {
-        let base = AgentStatus {
-            schema: STATUS_SCHEMA,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance: instance_id(),
-            hostname: settings.hostname.clone(),
-            host: settings.host.clone(),
-            labels: settings.labels.clone(),
-            config_key: settings.config_key.clone(),
-            ..AgentStatus::default()
-        };
+    pub fn new(client: Client, settings: &Settings, source: StatusSource) -> Option<Self> {
         Some(Self {
             client,
             key: settings.status_key.clone()?,
             interval: settings.status_interval,
-            board,
-            viewer,
-            base,
+            rivals: Rivals::new(source.instance(), settings.status_interval),
+            source,
             lease: None,
             in_trouble: false,
             backoff: Backoff::default(),
@@ -117,12 +68,12 @@ impl Reporter {
         let mut last_put = Instant::now() - CHANGES_GAP;
         let mut stopping = std::pin::pin!(stop.notified());
         loop {
-            let board = Arc::clone(&self.board);
-            let viewer = self.viewer.clone();
+            let board = Arc::clone(&self.source.board);
+            let viewer = self.source.viewer.clone();
             tokio::select! {
                 biased;
                 () = &mut stopping => break,
-                () = board.news.notified() => next_put = Instant::now(),
+                () = board.news() => next_put = Instant::now(),
                 () = viewer.changed() => next_put = next_put.min(last_put + CHANGES_GAP),
                 () = tokio::time::sleep_until(next_put.into()) => {}
                 () = tokio::time::sleep_until(next_renewal.into()) => {
@@ -152,6 +103,7 @@ impl Reporter {
             Ok(()) => {
                 if std::mem::take(&mut self.in_trouble) {
                     tracing::info!("the status is reported again");
+                    self.source.board.set_report_trouble(None);
                 }
                 self.backoff.reset();
                 self.interval
@@ -159,6 +111,9 @@ impl Reporter {
             Err(error) => {
                 if !std::mem::replace(&mut self.in_trouble, true) {
                     tracing::warn!(%error, "the status cannot be reported: trying again");
+                    self.source
+                        .board
+                        .set_report_trouble(Some(error.to_string()));
                 }
                 self.backoff.next_pause(Instant::now())
             }
@@ -166,8 +121,15 @@ impl Reporter {
     }
 
     async fn put(&mut self) -> Result<(), ClientError> {
-        let Some(document) = self.document().await else {
+        let Some(status) = self.source.document(IN_CENTER).await else {
             return Ok(());
+        };
+        let document = match serde_json::to_vec(&status) {
+            Ok(document) => Bytes::from(document),
+            Err(error) => {
+                tracing::error!(%error, "the status cannot be written as JSON");
+                return Ok(());
+            }
         };
         let lease_id = match &self.lease {
             Some(lease) => lease.id,
@@ -181,46 +143,27 @@ impl Reporter {
             key: Bytes::copy_from_slice(self.key.as_bytes()),
             value: document,
             lease: lease_id,
+            prev_kv: self.rivals.may_look,
             ..PutRequest::default()
         };
         match self.client.put(request).await {
-            Ok(_) => Ok(()),
+            Ok(answer) => {
+                let before = answer.prev_kv.map(|kv| kv.value).unwrap_or_default();
+                let conflict = self.rivals.judge(&before, unix_ms());
+                self.source.board.set_conflict(conflict);
+                Ok(())
+            }
+            Err(error) if error.is_denied() && self.rivals.may_look => {
+                // The right to write the key does not hold the right to read it.
+                tracing::debug!(%error, "the status is reported without looking for other agents");
+                self.rivals.may_look = false;
+                Box::pin(self.put()).await
+            }
             Err(error) => {
                 if error.to_string().contains(LEASE_NOT_FOUND) {
                     self.lease = None;
                 }
                 Err(error)
-            }
-        }
-    }
-
-    async fn document(&self) -> Option<Bytes> {
-        let view = self.viewer.view().await?;
-        let facts = self.board.facts();
-        let mut warnings = facts.warnings;
-        warnings.extend(view.warnings);
-        warnings.extend(facts.plan_warnings.iter().map(warning));
-        let mut entries = view.entries;
-        entries.extend(facts.rejected);
-        let status = AgentStatus {
-            config_source: facts.source,
-            desired_seen: facts.desired_seen,
-            running: facts.running,
-            last_attempt: facts.last_attempt,
-            entries,
-            files: view.files,
-            totals: view.totals,
-            losses: view.losses,
-            watching: view.watching,
-            warnings,
-            reported_at_ms: unix_ms(),
-            ..self.base.clone()
-        };
-        match serde_json::to_vec(&status) {
-            Ok(document) => Some(document.into()),
-            Err(error) => {
-                tracing::error!(%error, "the status cannot be written as JSON");
-                None
             }
         }
     }
@@ -267,24 +210,93 @@ impl Reporter {
     }
 }
 
-fn warning(problem: &Problem) -> String {
-    let entry = problem
-        .index
-        .map_or_else(String::new, |index| format!("entry {index}: "));
-    format!("{entry}{}", problem.message)
+/// Whether another living agent writes the key.
+///
+/// A value of another instance before the first put is that of the agent that ran here before. One
+/// that came since our last put was written by somebody who lives now.
+struct Rivals {
+    own: String,
+    /// False when the store does not let this agent read its status key.
+    may_look: bool,
+    has_put: bool,
+    found: Option<OtherAgent>,
+    /// A rival that was not seen for so long has gone.
+    forget_ms: u64,
 }
 
-pub fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
+impl Rivals {
+    fn new(own: &str, interval: Duration) -> Self {
+        Self {
+            own: own.to_owned(),
+            may_look: true,
+            has_put: false,
+            found: None,
+            forget_ms: (interval.as_millis() as u64 * RIVAL_INTERVALS).max(RIVAL_MIN_MS),
+        }
+    }
+
+    fn judge(&mut self, before: &[u8], now_ms: u64) -> Option<OtherAgent> {
+        let had_put = std::mem::replace(&mut self.has_put, true);
+        if let Ok(status) = serde_json::from_slice::<AgentStatus>(before)
+            && had_put
+            && !status.instance.is_empty()
+            && status.instance != self.own
+        {
+            if self
+                .found
+                .as_ref()
+                .is_none_or(|found| found.instance != status.instance)
+            {
+                tracing::error!(
+                    instance = status.instance,
+                    hostname = status.hostname,
+                    "another agent reports under the same key: give one of them another `host` or `id`"
+                );
+            }
+            self.found = Some(OtherAgent {
+                instance: status.instance,
+                hostname: status.hostname,
+                seen_at_ms: now_ms,
+            });
+        }
+        if self
+            .found
+            .as_ref()
+            .is_some_and(|found| now_ms >= found.seen_at_ms + self.forget_ms)
+        {
+            tracing::info!("the other agent does not report any more");
+            self.found = None;
+        }
+        self.found.clone()
+    }
 }
 
-/// Different at every start.
-fn instance_id() -> String {
-    use std::hash::{BuildHasher as _, RandomState};
-    let random = || RandomState::new().hash_one(std::process::id());
-    std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_or_else(
-        |_| format!("{:016x}{:016x}", random(), random()),
-        |id| id.trim().to_owned(),
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(instance: &str) -> Vec<u8> {
+        let status = AgentStatus {
+            instance: instance.to_owned(),
+            ..AgentStatus::default()
+        };
+        serde_json::to_vec(&status).unwrap()
+    }
+
+    #[test]
+    fn only_a_value_that_came_since_our_last_put_is_a_rivals() {
+        let mut rivals = Rivals::new("me", Duration::from_secs(5));
+        // The one that ran here before.
+        assert_eq!(rivals.judge(&value("old"), 0), None);
+        assert_eq!(rivals.judge(&value("me"), 5_000), None);
+        assert_eq!(rivals.judge(b"", 6_000), None);
+        assert_eq!(rivals.judge(b"not ours", 7_000), None);
+        let found = rivals.judge(&value("other"), 10_000).unwrap();
+        assert_eq!(
+            (found.instance.as_str(), found.seen_at_ms),
+            ("other", 10_000)
+        );
+        assert!(rivals.judge(&value("me"), 15_000).is_some());
+        assert_eq!(rivals.judge(&value("me"), 60_000), None);
+    }
 }
