@@ -7,7 +7,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/peers/process.bash"
 cd "$REPO_ROOT"
 
-sections=(tools format lint build unit peers examples e2e demo)
+sections=(tools format lint build unit peers examples e2e soak demo)
 
 usage() {
   cat <<'USAGE'
@@ -22,6 +22,7 @@ usage: deploy/test.sh [SECTION…]     without a section: all of them, in this o
   peers     the real Kafka and both etcds start, serve and stop; our wire schema is etcd's
   examples  the Go, Python and Rust programs print the same against etcd and config-center
   e2e       the main job on real processes and a real Kafka
+  soak      one minute of random faults around an agent
   demo      the README's first command
 USAGE
 }
@@ -192,6 +193,10 @@ section_e2e() {
   tests=$(integration_tests e2e)
   # shellcheck disable=SC2086 # one word per line
   cargo test --locked --workspace $tests
+}
+
+section_soak() {
+  deploy/e2e/soak --seconds 60 --debug
 }
 
 section_demo() {
