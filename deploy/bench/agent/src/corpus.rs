@@ -1,4 +1,4 @@
-//! The lines: nginx's combined format, each a function of its number.
+//! The lines: nginx's combined format, alone or with a long body, each a function of its number.
 //!
 //! A consumer can tell a line that arrived whole, once, from one that was lost, doubled, split or
 //! altered, without keeping what was written: it makes the line again and compares.
@@ -25,7 +25,34 @@ const PATHS: [&str; 6] = [
 ];
 const STATUSES: [u16; 8] = [200, 200, 200, 200, 304, 302, 404, 500];
 
-/// Appends line `number` without its newline; about 208 bytes on average.
+/// What the lines of a corpus look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// About 208 bytes.
+    Access,
+    /// An access line with a body of up to 8 KiB, as services that log requests write it.
+    Long,
+}
+
+/// The longest body of a long line.
+const BODY_MAX_BYTES: u64 = 8 * 1024;
+
+impl Kind {
+    /// Appends line `number` without its newline.
+    pub fn append_line(self, number: u64, out: &mut Vec<u8>) {
+        append_line(number, out);
+        if self == Self::Long {
+            let length = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            let length = (length % BODY_MAX_BYTES) as usize;
+            out.extend_from_slice(b" body=");
+            let words = b"{\"sku\":40512,\"colour\":\"blue\",\"size\":\"L\",\"price\":19.90},";
+            let start = number as usize % words.len();
+            out.extend(words.iter().cycle().skip(start).take(length));
+        }
+    }
+}
+
+/// Appends an access line without its newline; about 208 bytes on average.
 pub fn append_line(number: u64, out: &mut Vec<u8>) {
     // A mixed copy of the number varies the fields as real clients do.
     let mixed = (number ^ (number >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -52,38 +79,60 @@ pub fn append_line(number: u64, out: &mut Vec<u8>) {
 }
 
 /// The number of a line that is exactly what `append_line` makes of it.
-pub fn number_of(line: &[u8], scratch: &mut Vec<u8>) -> Option<u64> {
+pub fn number_of(kind: Kind, line: &[u8], scratch: &mut Vec<u8>) -> Option<u64> {
     const AFTER: &[u8] = b" HTTP/1.1\"";
     let end = memchr::memmem::find(line, AFTER)?;
     let start = memchr::memrchr(b'/', &line[..end])? + 1;
     let number = std::str::from_utf8(&line[start..end]).ok()?.parse().ok()?;
     scratch.clear();
-    append_line(number, scratch);
+    kind.append_line(number, scratch);
     (scratch == line).then_some(number)
 }
 
-/// Writes lines 0 to `count`; returns the bytes.
-pub fn write_file(path: &Path, count: u64) -> anyhow::Result<u64> {
-    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    let mut line = Vec::new();
-    let mut bytes = 0;
-    for number in 0..count {
-        line.clear();
-        append_line(number, &mut line);
-        line.push(b'\n');
-        out.write_all(&line)?;
-        bytes += line.len() as u64;
+/// Some files that hold the numbers from 0 on in their order, each an equal share.
+#[derive(Debug, Clone, Copy)]
+pub struct Corpus {
+    pub kind: Kind,
+    pub lines: u64,
+    pub files: u64,
+}
+
+impl Corpus {
+    /// Lines of each file; the last one may have fewer.
+    fn share(&self) -> u64 {
+        self.lines.div_ceil(self.files)
     }
-    out.into_inner()?.sync_all()?;
-    Ok(bytes)
+
+    /// Writes the files `00000.log` and so on into an empty folder; returns their bytes.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<u64> {
+        std::fs::create_dir_all(folder)?;
+        let mut line = Vec::new();
+        let mut bytes = 0;
+        for index in 0..self.files {
+            let path = folder.join(format!("{index:05}.log"));
+            let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+            let mut out = BufWriter::with_capacity(1 << 20, file);
+            let first = index * self.share();
+            for number in first..(first + self.share()).min(self.lines) {
+                line.clear();
+                self.kind.append_line(number, &mut line);
+                line.push(b'\n');
+                out.write_all(&line)?;
+                bytes += line.len() as u64;
+            }
+            out.into_inner()?.sync_all()?;
+        }
+        Ok(bytes)
+    }
 }
 
 /// Which numbers have arrived, and how well.
 #[derive(Debug)]
 pub struct Tally {
+    corpus: Corpus,
     seen: Vec<bool>,
-    last: Option<u64>,
+    /// Of each file.
+    last: Vec<Option<u64>>,
     scratch: Vec<u8>,
     pub duplicated: u64,
     pub altered: u64,
@@ -91,10 +140,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(count: u64) -> Self {
+    pub fn new(corpus: Corpus) -> Self {
         Self {
-            seen: vec![false; count as usize],
-            last: None,
+            corpus,
+            seen: vec![false; corpus.lines as usize],
+            last: vec![None; corpus.files as usize],
             scratch: Vec::new(),
             duplicated: 0,
             altered: 0,
@@ -103,7 +153,7 @@ impl Tally {
     }
 
     pub fn take(&mut self, line: &[u8]) {
-        let number = number_of(line, &mut self.scratch);
+        let number = number_of(self.corpus.kind, line, &mut self.scratch);
         let Some((number, seen)) =
             number.and_then(|number| Some((number, self.seen.get_mut(number as usize)?)))
         else {
@@ -111,8 +161,9 @@ impl Tally {
             return;
         };
         self.duplicated += u64::from(std::mem::replace(seen, true));
-        self.out_of_order += u64::from(self.last.is_some_and(|last| number < last));
-        self.last = Some(number);
+        let last = &mut self.last[(number / self.corpus.share()) as usize];
+        self.out_of_order += u64::from(last.is_some_and(|last| number < last));
+        *last = Some(number);
     }
 
     pub fn lost(&self) -> u64 {
@@ -135,9 +186,12 @@ mod tests {
         let mut scratch = Vec::new();
         for number in [0, 7, 999_999] {
             let mut line = line(number);
-            assert_eq!(number_of(&line, &mut scratch), Some(number));
+            assert_eq!(number_of(Kind::Access, &line, &mut scratch), Some(number));
             line.pop();
-            assert_eq!(number_of(&line, &mut scratch), None);
+            assert_eq!(number_of(Kind::Access, &line, &mut scratch), None);
+            let mut long = Vec::new();
+            Kind::Long.append_line(number, &mut long);
+            assert_eq!(number_of(Kind::Long, &long, &mut scratch), Some(number));
         }
     }
 
@@ -145,11 +199,22 @@ mod tests {
     fn lines_are_as_long_as_promised() {
         let bytes: usize = (0..10_000).map(|number| line(number).len() + 1).sum();
         assert!((180..230).contains(&(bytes / 10_000)), "{}", bytes / 10_000);
+        let mut long = Vec::new();
+        (0..1_000).for_each(|number| Kind::Long.append_line(number, &mut long));
+        assert!(
+            (3_000..6_000).contains(&(long.len() / 1_000)),
+            "{}",
+            long.len()
+        );
     }
 
     #[test]
     fn a_tally_finds_every_fault() {
-        let mut tally = Tally::new(5);
+        let mut tally = Tally::new(Corpus {
+            kind: Kind::Access,
+            lines: 5,
+            files: 1,
+        });
         for number in [0, 2, 1, 2] {
             tally.take(&line(number));
         }
@@ -164,5 +229,24 @@ mod tests {
             ),
             (2, 1, 2, 1)
         );
+    }
+
+    #[test]
+    fn order_is_that_of_each_file() {
+        let corpus = Corpus {
+            kind: Kind::Access,
+            lines: 6,
+            files: 2,
+        };
+        let mut tally = Tally::new(corpus);
+        for number in [3, 0, 4, 1, 2, 5] {
+            tally.take(&line(number));
+        }
+        assert_eq!((tally.lost(), tally.out_of_order), (0, 0));
+        let folder = std::env::temp_dir().join(format!("corpus-{}", std::process::id()));
+        let bytes = corpus.write(&folder).unwrap();
+        let sizes = |name: &str| std::fs::metadata(folder.join(name)).unwrap().len();
+        assert_eq!(sizes("00000.log") + sizes("00001.log"), bytes);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

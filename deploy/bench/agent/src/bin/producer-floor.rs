@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use bench_agent::properties::COMMON;
+use bench_agent::properties::{COMMON, record_key};
 use clap::Parser;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -26,10 +26,11 @@ struct Arguments {
     bootstrap: String,
     #[arg(long)]
     topic: String,
+    /// Read one after the other, each with its own key.
+    #[arg(long, required = true, num_args = 1..)]
+    file: Vec<PathBuf>,
     #[arg(long)]
-    file: PathBuf,
-    #[arg(long)]
-    key: String,
+    host: String,
     #[arg(long)]
     compression: String,
 }
@@ -62,25 +63,28 @@ fn main() -> anyhow::Result<()> {
     }
     let counting = Counting::default();
     let producer: ThreadedProducer<Counting> = config.create_with_context(counting.clone())?;
-    let mut file = File::open(&arguments.file)
-        .with_context(|| format!("open {}", arguments.file.display()))?;
     let mut block = vec![0; BLOCK_BYTES];
-    let (mut filled, mut sent) = (0, 0_u64);
-    loop {
-        let bytes = file.read(&mut block[filled..])?;
-        if bytes == 0 {
-            break;
+    let mut sent = 0_u64;
+    for path in &arguments.file {
+        let key = record_key(&arguments.host, &path.to_string_lossy());
+        let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let mut filled = 0;
+        loop {
+            let bytes = file.read(&mut block[filled..])?;
+            if bytes == 0 {
+                break;
+            }
+            filled += bytes;
+            let mut start = 0;
+            while let Some(length) = memchr::memchr(b'\n', &block[start..filled]) {
+                let line = &block[start..start + length];
+                send(&producer, &arguments.topic, &key, line)?;
+                sent += 1;
+                start += length + 1;
+            }
+            block.copy_within(start..filled, 0);
+            filled -= start;
         }
-        filled += bytes;
-        let mut start = 0;
-        while let Some(length) = memchr::memchr(b'\n', &block[start..filled]) {
-            let line = &block[start..start + length];
-            send(&producer, &arguments, line)?;
-            sent += 1;
-            start += length + 1;
-        }
-        block.copy_within(start..filled, 0);
-        filled -= start;
     }
     producer.flush(Duration::from_secs(120))?;
     let acknowledged = counting.0.load(Ordering::Relaxed);
@@ -93,13 +97,12 @@ fn main() -> anyhow::Result<()> {
 
 fn send(
     producer: &ThreadedProducer<Counting>,
-    arguments: &Arguments,
+    topic: &str,
+    key: &str,
     line: &[u8],
 ) -> anyhow::Result<()> {
     loop {
-        let record = BaseRecord::to(&arguments.topic)
-            .key(arguments.key.as_str())
-            .payload(line);
+        let record = BaseRecord::to(topic).key(key).payload(line);
         match producer.send(record) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {

@@ -1,12 +1,13 @@
 //! The broker's side: topics, how much has arrived, and what it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bench_agent::corpus::Tally;
+use bench_agent::corpus::{Corpus, Tally};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 const CALL: Duration = Duration::from_secs(10);
@@ -27,8 +28,23 @@ fn block_on<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
 }
 
 pub(crate) fn create_topic(bootstrap: &str, topic: &str) -> anyhow::Result<()> {
-    let admin = admin(bootstrap)?;
+    create(
+        bootstrap,
+        NewTopic::new(topic, 1, TopicReplication::Fixed(1)),
+    )
+}
+
+/// A topic whose records carry the time at which the broker appended them.
+pub(crate) fn create_stamping_topic(bootstrap: &str, topic: &str) -> anyhow::Result<()> {
     let wanted = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+    create(
+        bootstrap,
+        wanted.set("message.timestamp.type", "LogAppendTime"),
+    )
+}
+
+fn create(bootstrap: &str, wanted: NewTopic<'_>) -> anyhow::Result<()> {
+    let admin = admin(bootstrap)?;
     let options = AdminOptions::new();
     for result in block_on(admin.create_topics([&wanted], &options))?? {
         result.map_err(|(topic, code)| anyhow::anyhow!("create {topic}: {code}"))?;
@@ -71,6 +87,22 @@ impl Probe {
         Ok(probe)
     }
 
+    pub(crate) fn wait_for(&mut self, records: u64, deadline: Duration) -> anyhow::Result<()> {
+        let since = Instant::now();
+        loop {
+            let arrived = self.high_watermark()?;
+            if arrived >= records {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                since.elapsed() < deadline,
+                "{arrived} of {records} records of {} after {} s",
+                self.topic,
+                deadline.as_secs()
+            );
+        }
+    }
+
     pub(crate) fn high_watermark(&mut self) -> anyhow::Result<u64> {
         std::thread::sleep(POLL);
         let (_, high) = self
@@ -81,21 +113,43 @@ impl Probe {
     }
 }
 
-/// Reads the whole topic.
-pub(crate) fn read_back(bootstrap: &str, topic: &str, lines: u64) -> anyhow::Result<Tally> {
+/// Reads the whole topic and counts.
+pub(crate) fn read_back(bootstrap: &str, topic: &str, corpus: Corpus) -> anyhow::Result<Tally> {
+    let mut tally = Tally::new(corpus);
+    read(bootstrap, topic, |message| {
+        tally.take(message.payload().unwrap_or_default());
+    })?;
+    Ok(tally)
+}
+
+/// The records of a stamping topic, each with its stamp in milliseconds.
+pub(crate) fn stamped(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<(Vec<u8>, f64)>> {
+    let mut records = Vec::new();
+    read(bootstrap, topic, |message| {
+        let stamp_ms = message.timestamp().to_millis().unwrap_or_default();
+        let payload = message.payload().unwrap_or_default().to_vec();
+        records.push((payload, stamp_ms as f64));
+    })?;
+    Ok(records)
+}
+
+fn read(
+    bootstrap: &str,
+    topic: &str,
+    mut each: impl FnMut(&BorrowedMessage<'_>),
+) -> anyhow::Result<()> {
     let consumer = consumer(bootstrap)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(topic, 0, Offset::Beginning)?;
     consumer.assign(&partitions)?;
     let (_, high) = consumer.fetch_watermarks(topic, 0, CALL)?;
-    let mut tally = Tally::new(lines);
     let mut offset = -1;
     while offset + 1 < high {
         let message = consumer
             .poll(CALL)
             .with_context(|| format!("nothing more after offset {offset} of {high}"))??;
         offset = message.offset();
-        tally.take(message.payload().unwrap_or_default());
+        each(&message);
     }
-    Ok(tally)
+    Ok(())
 }

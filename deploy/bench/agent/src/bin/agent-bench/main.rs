@@ -1,150 +1,98 @@
-//! Sends one file through logagent, kcat, rsyslog and the bare producer loop into the same warm Kafka,
-//! taking turns, checks that every line arrived once, and writes the table.
+//! logagent next to kcat, rsyslog, syslog-ng and a bare producer loop, all into the same warm Kafka.
+//!
+//! Each section measures one thing and keeps its results in a JSON file, so that one can be repeated
+//! without the others. The report is written from that file.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use bench_agent::corpus;
 use clap::Parser;
 
+mod agent;
 mod broker;
+mod idle;
+mod latency;
+mod outage;
+mod reload;
+mod results;
 mod subject;
 mod table;
+mod throughput;
 mod watched;
 
-use subject::Subject;
-use watched::Sample;
+use results::Results;
 
-/// A run that takes longer is broken.
-const DEADLINE: Duration = Duration::from_secs(180);
+/// The sections in their order.
+const SECTIONS: [&str; 8] = [
+    "nginx", "none", "files", "long", "latency", "reload", "idle", "outage",
+];
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    #[arg(long, default_value_t = 1_000_000)]
-    lines: u64,
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Compressions to compare with, each its own table.
-    #[arg(long, value_delimiter = ',', default_value = "lz4,none")]
-    compressions: Vec<String>,
+    /// Small sizes and one round, to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Measures only these and keeps what is known of the others
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     #[arg(long)]
     bootstrap: String,
-    /// The store that holds the agent's configuration.
+    /// Starts and stops the broker, for the outage
+    #[arg(long)]
+    kafka_script: PathBuf,
+    #[arg(long)]
+    kafka_dir: PathBuf,
+    /// The store that holds the agent's configuration
     #[arg(long)]
     etcd: String,
-    #[arg(long)]
-    etcdctl: PathBuf,
     #[arg(long)]
     logagent: PathBuf,
     #[arg(long)]
     floor: PathBuf,
+    /// The folder into which syslog-ng was unpacked
+    #[arg(long)]
+    syslog_ng: PathBuf,
     #[arg(long)]
     work: PathBuf,
+    #[arg(long)]
+    results: PathBuf,
     #[arg(long)]
     report: PathBuf,
     #[arg(long)]
     commit: String,
 }
 
-/// One run of one program.
-#[derive(Debug, Clone)]
-struct Run {
-    compression: String,
-    subject: Subject,
-    seconds: f64,
-    cost: Sample,
-    duplicated: u64,
-    out_of_order: u64,
-}
-
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    for name in &arguments.only {
+        anyhow::ensure!(
+            SECTIONS.contains(&name.as_str()),
+            "no section {name}: there are {}",
+            SECTIONS.join(", ")
+        );
+    }
     std::fs::create_dir_all(&arguments.work)?;
-    let file = arguments.work.join("access.log");
-    let bytes = corpus::write_file(&file, arguments.lines)?;
-    eprintln!("{} lines, {bytes} bytes", arguments.lines);
-    let subjects = Subject::available()?;
-    warm_up(&arguments, &file)?;
-    let mut runs = Vec::new();
-    for compression in &arguments.compressions {
-        for round in 0..arguments.rounds {
-            for subject in &subjects {
-                let run = measure(&arguments, &file, compression, *subject, round)
-                    .with_context(|| format!("{} with {compression}", subject.name()))?;
-                eprintln!(
-                    "{compression}, {}: {:.1} MB/s, {:.2} CPU-s/GB, {} MiB",
-                    subject.name(),
-                    bytes as f64 / 1e6 / run.seconds,
-                    run.cost.cpu_ms as f64 / 1e3 / (bytes as f64 / 1e9),
-                    run.cost.peak_rss_kib / 1024
-                );
-                runs.push(run);
+    let mut results = Results::load(&arguments.results)?;
+    throughput::warm_up(&arguments)?;
+    for section in SECTIONS {
+        let is_wanted = arguments.only.is_empty() || arguments.only.iter().any(|n| n == section);
+        if !is_wanted {
+            continue;
+        }
+        eprintln!("--- {section}");
+        match section {
+            "latency" => results.latency = Some(latency::measure(&arguments)?),
+            "reload" => results.reload = Some(reload::measure(&arguments)?),
+            "idle" => results.idle = Some(idle::measure(&arguments)?),
+            "outage" => results.outage = Some(outage::measure(&arguments)?),
+            _ => {
+                for table in throughput::measure(&arguments, section)? {
+                    results.put(table);
+                }
             }
         }
-    }
-    let text = table::render(&runs, bytes, arguments.lines, &arguments.commit)?;
-    std::fs::write(&arguments.report, text)?;
-    Ok(())
-}
-
-/// The broker's first gigabytes are slow: its code is interpreted until it is hot.
-fn warm_up(arguments: &Arguments, file: &std::path::Path) -> anyhow::Result<()> {
-    for round in 0..2 {
-        measure(arguments, file, "none", Subject::Floor, 1_000 + round)?;
+        // What has been measured stays, whatever happens to the next section.
+        results.store(&arguments.results)?;
+        std::fs::write(&arguments.report, table::render(&results)?)?;
     }
     Ok(())
-}
-
-fn measure(
-    arguments: &Arguments,
-    file: &std::path::Path,
-    compression: &str,
-    subject: Subject,
-    round: usize,
-) -> anyhow::Result<Run> {
-    let topic = format!(
-        "bench-{}-{compression}-{round}-{}",
-        subject.name().replace(' ', "-"),
-        std::process::id()
-    );
-    broker::create_topic(&arguments.bootstrap, &topic)?;
-    let mut probe = broker::Probe::new(&arguments.bootstrap, &topic)?;
-    let folder = arguments.work.join(&topic);
-    std::fs::create_dir_all(&folder)?;
-    let command = subject.command(arguments, file, &topic, compression, &folder)?;
-    let since = Instant::now();
-    let mut process = watched::Watched::spawn(command, &folder.join("log"))?;
-    let mut arrived = 0;
-    while arrived < arguments.lines {
-        arrived = probe.high_watermark()?;
-        process.sample()?;
-        anyhow::ensure!(
-            since.elapsed() < DEADLINE,
-            "{arrived} of {} lines after {} s; its log is {}",
-            arguments.lines,
-            DEADLINE.as_secs(),
-            folder.join("log").display()
-        );
-        process.must_go_on(arrived, arguments.lines)?;
-    }
-    let seconds = since.elapsed().as_secs_f64();
-    let cost = process.finish(subject.ends_by_itself())?;
-    let tally = broker::read_back(&arguments.bootstrap, &topic, arguments.lines)?;
-    anyhow::ensure!(
-        tally.lost() == 0 && tally.altered == 0,
-        "{} lines lost, {} altered",
-        tally.lost(),
-        tally.altered
-    );
-    broker::delete_topic(&arguments.bootstrap, &topic)?;
-    std::fs::remove_dir_all(&folder)?;
-    Ok(Run {
-        compression: compression.to_owned(),
-        subject,
-        seconds,
-        cost,
-        duplicated: tally.duplicated,
-        out_of_order: tally.out_of_order,
-    })
 }

@@ -1,4 +1,4 @@
-//! The programs that are compared, each with the same file, key, broker and producer settings.
+//! The programs that are compared, each with the same files, broker and producer settings.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,13 +6,22 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use bench_agent::corpus::Corpus;
 use bench_agent::properties::{COMMON, record_key};
 
 use crate::Arguments;
+use crate::agent::{Gateway, HOST, Setup};
 
-const HOST: &str = "192.168.56.1";
 /// Modules of Debian's rsyslog that its package keeps apart.
 const OMKAFKA: &str = "/usr/lib/x86_64-linux-gnu/rsyslog/omkafka.so";
+
+/// The files that are to be sent: all of a folder.
+pub(crate) struct Input {
+    pub(crate) corpus: Corpus,
+    pub(crate) folder: PathBuf,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) bytes: u64,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
@@ -21,29 +30,22 @@ pub(crate) enum Subject {
     KcatIdempotent,
     KcatPlain,
     Rsyslog,
+    SyslogNg,
 }
 
 impl Subject {
-    /// All of them, or what has to be installed.
-    pub(crate) fn available() -> anyhow::Result<Vec<Self>> {
-        let found = |name: &str| {
-            ["/usr/bin", "/usr/sbin", "/usr/local/bin"]
-                .iter()
-                .any(|folder| Path::new(folder).join(name).is_file())
-        };
-        anyhow::ensure!(found("kcat"), "kcat is missing: apt-get install -y kcat");
-        anyhow::ensure!(
-            found("rsyslogd") && omkafka().is_some(),
-            "rsyslog is missing: apt-get install -y rsyslog rsyslog-kafka"
-        );
-        Ok(vec![
-            Self::Logagent,
-            Self::Floor,
-            Self::KcatIdempotent,
-            Self::KcatPlain,
-            Self::Rsyslog,
-        ])
+    /// kcat sends one file.
+    pub(crate) fn all(files: u64) -> Vec<Self> {
+        let mut all = vec![Self::Logagent, Self::Floor];
+        if files == 1 {
+            all.extend([Self::KcatIdempotent, Self::KcatPlain]);
+        }
+        all.extend([Self::Rsyslog, Self::SyslogNg]);
+        all
     }
+
+    /// Those that wait for new lines.
+    pub(crate) const TAILING: [Self; 3] = [Self::Logagent, Self::Rsyslog, Self::SyslogNg];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -52,32 +54,34 @@ impl Subject {
             Self::KcatIdempotent => "kcat idempotent",
             Self::KcatPlain => "kcat plain",
             Self::Rsyslog => "rsyslog",
+            Self::SyslogNg => "syslog-ng",
         }
     }
 
     pub(crate) fn ends_by_itself(self) -> bool {
-        !matches!(self, Self::Logagent | Self::Rsyslog)
+        !Self::TAILING.contains(&self)
     }
 
     pub(crate) fn command(
         self,
         arguments: &Arguments,
-        file: &Path,
+        input: &Input,
         topic: &str,
         compression: &str,
         folder: &Path,
     ) -> anyhow::Result<Command> {
-        let key = record_key(HOST, &file.to_string_lossy());
         match self {
-            Self::Logagent => logagent(arguments, file, topic, compression, folder),
+            Self::Logagent => logagent(arguments, input, topic, compression, folder),
             Self::Floor => {
                 let mut command = Command::new(&arguments.floor);
                 command.args(["--bootstrap", &arguments.bootstrap, "--topic", topic]);
-                command.args(["--key", &key, "--compression", compression]);
-                command.arg("--file").arg(file);
+                command.args(["--host", HOST, "--compression", compression]);
+                command.arg("--file").args(&input.files);
                 Ok(command)
             }
             Self::KcatIdempotent | Self::KcatPlain => {
+                let file = input.files.first().context("one file")?;
+                let key = record_key(HOST, &file.to_string_lossy());
                 let mut command = Command::new("kcat");
                 command.args(["-P", "-b", &arguments.bootstrap, "-t", topic, "-k", &key]);
                 command.args(["-X", &format!("compression.codec={compression}")]);
@@ -91,47 +95,33 @@ impl Subject {
                 command.arg("-l").arg(file);
                 Ok(command)
             }
-            Self::Rsyslog => rsyslog(arguments, file, topic, compression, folder, &key),
+            Self::Rsyslog => rsyslog(arguments, input, topic, compression, folder),
+            Self::SyslogNg => syslog_ng(arguments, input, topic, compression, folder),
         }
     }
 }
 
-/// An agent.yaml and, under a key of its own, the one entry that it collects.
+/// One entry: the file, or a pattern that means all of them.
 fn logagent(
     arguments: &Arguments,
-    file: &Path,
+    input: &Input,
     topic: &str,
     compression: &str,
     folder: &Path,
 ) -> anyhow::Result<Command> {
-    let config_key = format!("/bench/{topic}/{HOST}");
-    let entry = serde_json::json!([{ "path": file, "topic": topic }]);
-    let output = Command::new(&arguments.etcdctl)
-        .args(["--endpoints", &arguments.etcd, "put", &config_key])
-        .arg(entry.to_string())
-        .output()?;
-    anyhow::ensure!(
-        output.status.success(),
-        "etcdctl put: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let quote = |text: &Path| serde_json::Value::from(text.to_string_lossy()).to_string();
-    let mut yaml = format!(
-        "etcd: {{ endpoints: [\"{}\"] }}\nkey: /bench/{topic}/{{ip}}\nhost: {HOST}\nkafka:\n  \
-         bootstrap.servers: \"{}\"\n  compression.codec: \"{compression}\"\n",
-        arguments.etcd, arguments.bootstrap
-    );
-    for (name, value) in COMMON {
-        writeln!(yaml, "  {name}: \"{value}\"")?;
-    }
-    let allow = file.parent().context("the corpus lies in a folder")?;
-    writeln!(yaml, "data_dir: {}", quote(&folder.join("data")))?;
-    writeln!(yaml, "allow: [{}]", quote(allow))?;
-    let path = folder.join("agent.yaml");
-    fs::write(&path, yaml)?;
-    let mut command = Command::new(&arguments.logagent);
-    command.arg("--config").arg(path);
-    Ok(command)
+    let path = match input.files.as_slice() {
+        [file] => file.clone(),
+        _ => input.folder.join("*.log"),
+    };
+    let setup = Setup {
+        name: topic,
+        compression,
+        folder,
+        allow: &input.folder,
+    };
+    let value = serde_json::json!([{ "path": path, "topic": topic }]).to_string();
+    Gateway::connect(&arguments.etcd)?.put(&setup.config_key(), &value)?;
+    setup.command(arguments)
 }
 
 fn omkafka() -> Option<PathBuf> {
@@ -148,26 +138,29 @@ fn omkafka() -> Option<PathBuf> {
 
 fn rsyslog(
     arguments: &Arguments,
-    file: &Path,
+    input: &Input,
     topic: &str,
     compression: &str,
     folder: &Path,
-    key: &str,
 ) -> anyhow::Result<Command> {
+    anyhow::ensure!(
+        omkafka().is_some(),
+        "rsyslog is missing: apt-get install -y rsyslog rsyslog-kafka"
+    );
     let mut properties = format!("\"compression.codec={compression}\"");
     for (name, value) in COMMON {
         write!(properties, ", \"{name}={value}\"")?;
     }
-    let (file, work) = (file.display(), folder.display());
+    let (files, work) = (input.folder.display(), folder.display());
     let config = format!(
         r#"global(workDirectory="{work}" maxMessageSize="64k")
 module(load="imfile")
 module(load="omkafka")
 template(name="line" type="string" string="%msg%")
-template(name="key" type="string" string="{key}")
-input(type="imfile" File="{file}" Tag="access" ruleset="kafka" reopenOnTruncate="on")
+template(name="key" type="string" string="{HOST}:%$!metadata!filename%")
+input(type="imfile" File="{files}/*.log" Tag="access" ruleset="kafka" addMetadata="on" reopenOnTruncate="on")
 ruleset(name="kafka" queue.type="LinkedList" queue.size="100000" queue.dequeueBatchSize="4096") {{
-  action(type="omkafka" broker=["{}"] topic="{topic}" template="line" key="{key}"
+  action(type="omkafka" broker=["{}"] topic="{topic}" template="line" dynaKey="on" key="key"
     confParam=[{properties}] action.resumeRetryCount="-1" resubmitOnFailure="on")
 }}
 "#,
@@ -178,5 +171,69 @@ ruleset(name="kafka" queue.type="LinkedList" queue.size="100000" queue.dequeueBa
     let mut command = Command::new("rsyslogd");
     command.arg("-n").arg("-f").arg(path);
     command.arg("-i").arg(folder.join("rsyslog.pid"));
+    Ok(command)
+}
+
+/// Debian's syslog-ng, unpacked beside the system because its package and rsyslog's refuse each other.
+fn syslog_ng(
+    arguments: &Arguments,
+    input: &Input,
+    topic: &str,
+    compression: &str,
+    folder: &Path,
+) -> anyhow::Result<Command> {
+    let mut properties = format!("compression.codec(\"{compression}\")");
+    for (name, value) in COMMON {
+        write!(properties, " {name}(\"{value}\")")?;
+    }
+    let files = input.folder.display();
+    let config = format!(
+        r#"@version: 3.38
+options {{ stats-freq(0); log-msg-size(65536); }};
+source files {{
+  wildcard-file(base-dir("{files}") filename-pattern("*.log") flags(no-parse) follow-freq(0.1)
+    max-files({max_files}) log-fetch-limit(1000) log-iw-size({window}));
+}};
+destination broker {{
+  kafka-c(bootstrap-servers("{}") topic("{topic}") key("{HOST}:$FILE_NAME") message("$MSG")
+    config({properties}));
+}};
+log {{ source(files); destination(broker); flags(flow-control); }};
+"#,
+        arguments.bootstrap,
+        max_files = input.files.len() + 10,
+        window = (input.files.len() + 10) * 1_000,
+    );
+    let path = folder.join("syslog-ng.conf");
+    fs::write(&path, config)?;
+    let root = arguments.syslog_ng.join("usr");
+    let modules = root.join("lib/syslog-ng");
+    let program = root.join("sbin/syslog-ng");
+    anyhow::ensure!(
+        program.is_file(),
+        "{} is missing: deploy/peers/syslog-ng/syslog-ng.sh fetch",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command
+        .env(
+            "LD_LIBRARY_PATH",
+            format!(
+                "{}:{}",
+                modules.display(),
+                arguments.syslog_ng.join("libraries").display()
+            ),
+        )
+        .arg("-F")
+        .arg("--no-caps")
+        .arg("-f")
+        .arg(path)
+        .arg(format!("--module-path={}", modules.join("3.38").display()))
+        .arg("-p")
+        .arg(folder.join("syslog-ng.pid"))
+        .arg("-c")
+        .arg(folder.join("syslog-ng.ctl"))
+        .arg("-R")
+        .arg(folder.join("syslog-ng.persist"));
     Ok(command)
 }

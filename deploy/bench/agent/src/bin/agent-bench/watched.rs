@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 /// The unit of /proc/PID/stat, the same on every Linux that Rust's standard library supports.
 const TICK_MS: u64 = 10;
 const END: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) cpu_ms: u64,
     pub(crate) peak_rss_kib: u64,
@@ -59,6 +60,29 @@ impl Watched {
             .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
         self.sample.peak_rss_kib = self.sample.peak_rss_kib.max(highest.unwrap_or(0));
         Ok(fields.first() == Some(&"Z"))
+    }
+
+    /// What it has cost so far.
+    pub(crate) fn cost(&mut self) -> anyhow::Result<Sample> {
+        let ended = self.sample()?;
+        anyhow::ensure!(
+            !ended,
+            "it has ended: {}",
+            fs::read_to_string(&self.log).unwrap_or_default()
+        );
+        Ok(self.sample)
+    }
+
+    /// Its memory in KiB and its open descriptors, now.
+    pub(crate) fn holds(&self) -> anyhow::Result<(u64, usize)> {
+        let pid = self.child.id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let rss = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        Ok((rss.context("no VmRSS")?, descriptors))
     }
 
     /// A program that has ended without having delivered everything never will.
