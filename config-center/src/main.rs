@@ -14,6 +14,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+/// A put makes some forty small allocations, many of which are freed by another thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CANNOT_SERVE: u8 = 1;
 const BAD_FLAGS: u8 = 2;
 const CUT_SHORT: i32 = 130;

@@ -6,6 +6,7 @@
 //! flight finish, lease expiry ends, consensus and databases close.
 
 mod authority;
+mod calls;
 mod connection;
 mod frames;
 mod listen;

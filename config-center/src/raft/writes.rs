@@ -45,7 +45,10 @@ impl Node {
         if encoded.len() > self.max_request_bytes {
             return Err(ProposeError::TooLarge);
         }
-        let proposal = Proposal::new(encoded, command);
+        // Read back from its own bytes: what came from the network is a slice of a buffer that would
+        // stay for as long as the entry is in memory.
+        drop(command);
+        let proposal = Proposal::decode(encoded).map_err(|_| ProposeError::Stopped)?;
         let begun = Instant::now();
         let deadline = begun + self.request_timeout;
         let proposed = tokio::time::timeout_at(deadline, self.write(proposal, deadline))

@@ -15,7 +15,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::authority::LenientAuthority;
+use super::calls::{CallQueue, WithCalls};
 use super::ping_policy::PingPolicy;
 use super::shared_stream::SharedStream;
-use crate::api::grpc::Services;
+use crate::api::grpc::{self, Services};
 use crate::api::hangup::ClientSide;
 use crate::auth::CertificateName;
 use crate::metrics::Metrics;
@@ -180,13 +181,15 @@ async fn serve_http2<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = answering(app, origin);
+    let calls = CallQueue::default();
+    let service = answering(app, origin, Some(calls.clone()));
     let stream = LenientAuthority::new(stream);
     let stream = PingPolicy::new(stream, app.options.keepalive_min_time);
-    let connection = http2(app.options).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http2(app.options, calls.clone()).serve_connection(TokioIo::new(stream), service);
     drive(
-        connection,
-        |connection| connection.graceful_shutdown(),
+        WithCalls::new(connection, calls),
+        |mut served| served.connection().graceful_shutdown(),
         stopping,
     )
     .await?;
@@ -203,7 +206,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = http1()
-        .serve_connection(TokioIo::new(stream), answering(app, origin))
+        .serve_connection(TokioIo::new(stream), answering(app, origin, None))
         // For websockets.
         .with_upgrades();
     drive(
@@ -220,6 +223,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + 
 fn answering(
     app: &Arc<App>,
     origin: Origin,
+    calls: Option<CallQueue>,
 ) -> impl hyper::service::Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -229,6 +233,9 @@ fn answering(
     let app = Arc::clone(app);
     service_fn(move |mut request: Request<Incoming>| -> Answer {
         let app = Arc::clone(&app);
+        if let Some(calls) = &calls {
+            calls.next_is_apart(!grpc::is_short(request.uri().path()));
+        }
         if let Some(client) = &origin.client {
             request.extensions_mut().insert(client.clone());
         }
@@ -265,8 +272,8 @@ fn http1() -> hyper::server::conn::http1::Builder {
     builder
 }
 
-fn http2(options: HttpOptions) -> hyper::server::conn::http2::Builder<TokioExecutor> {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+fn http2(options: HttpOptions, calls: CallQueue) -> hyper::server::conn::http2::Builder<CallQueue> {
+    let mut builder = hyper::server::conn::http2::Builder::new(calls);
     let pings = (!options.keepalive_interval.is_zero()).then_some(options.keepalive_interval);
     builder
         .timer(TokioTimer::new())

@@ -10,6 +10,7 @@ mod range_stream;
 mod recipe;
 mod reflection;
 pub(crate) mod status;
+mod unary;
 mod watch;
 
 use std::future::Future;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use schemas::etcdserverpb::auth_server::AuthServer;
 use schemas::etcdserverpb::cluster_server::ClusterServer;
-use schemas::etcdserverpb::kv_server::KvServer;
+use schemas::etcdserverpb::kv_server::{Kv as _, KvServer};
 use schemas::etcdserverpb::lease_server::LeaseServer;
 use schemas::etcdserverpb::maintenance_server::MaintenanceServer;
 use schemas::etcdserverpb::watch_server::WatchServer;
@@ -34,10 +35,17 @@ use super::{Context, Fault};
 use crate::auth::{Credentials, set_certificate_name};
 use crate::metrics::Rpc;
 use crate::raft::ProposeError;
+use unary::Taken;
+
+const PUT: &str = "/etcdserverpb.KV/Put";
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const TXN: &str = "/etcdserverpb.KV/Txn";
 
 /// All services over one context. Each generated server is a few pointers: cloned per call.
 pub struct Services {
-    kv: KvServer<kv::KvService>,
+    max_message_bytes: usize,
+    kv: Arc<kv::KvService>,
+    kv_server: KvServer<kv::KvService>,
     watch: WatchServer<watch::WatchService>,
     lease: LeaseServer<lease::LeaseService>,
     cluster: ClusterServer<cluster::ClusterService>,
@@ -54,8 +62,11 @@ impl Services {
     pub fn new(context: &Arc<Context>) -> Self {
         let limit = context.limits.max_message_bytes();
         let context = || Arc::clone(context);
+        let kv = Arc::new(kv::KvService(context()));
         Self {
-            kv: KvServer::new(kv::KvService(context())).max_decoding_message_size(limit),
+            max_message_bytes: limit,
+            kv_server: KvServer::from_arc(Arc::clone(&kv)).max_decoding_message_size(limit),
+            kv,
             watch: WatchServer::new(watch::WatchService(context()))
                 .max_decoding_message_size(limit),
             lease: LeaseServer::new(lease::LeaseService(context()))
@@ -76,10 +87,14 @@ impl Services {
     /// Answers one call, `/package.Service/Method`.
     pub async fn call(&self, mut request: Request<Body>) -> Response<Body> {
         set_certificate_name(&mut request);
+        let request = match self.take_whole(request).await {
+            Taken::Answered(response) => return response,
+            Taken::Not(request) => request,
+        };
         let path = request.uri().path();
         let service = path.strip_prefix('/').and_then(|rest| rest.split_once('/'));
         let answered = match service.map(|(service, _)| service) {
-            Some("etcdserverpb.KV") => self.kv.clone().call(request),
+            Some("etcdserverpb.KV") => self.kv_server.clone().call(request),
             Some("etcdserverpb.Watch") => self.watch.clone().call(request),
             Some("etcdserverpb.Lease") => self.lease.clone().call(request),
             Some("etcdserverpb.Cluster") => self.cluster.clone().call(request),
@@ -102,6 +117,23 @@ impl Services {
         }
         response
     }
+
+    /// The calls that come by the thousand, when their message is there in one piece.
+    async fn take_whole(&self, request: Request<Body>) -> Taken {
+        let (kv, limit) = (&self.kv, self.max_message_bytes);
+        match request.uri().path() {
+            PUT => unary::answer(request, limit, |put| kv.put(put)).await,
+            RANGE => unary::answer(request, limit, |range| kv.range(range)).await,
+            TXN => unary::answer(request, limit, |txn| kv.txn(txn)).await,
+            _ => Taken::Not(request),
+        }
+    }
+}
+
+/// Whether a call is over as soon as its message was read and the log was asked, so that it needs
+/// no task of its own.
+pub(crate) fn is_short(path: &str) -> bool {
+    matches!(path, PUT | RANGE | TXN)
 }
 
 /// Replaces what tonic says by itself with what etcd's clients know.
