@@ -12,7 +12,8 @@ usage() {
 usage: deploy/bench/kv.sh [--quick] [--only SECTION,…] [--no-build] [--measure-with CMD]
 
   --quick             about a minute; prints its table, and leaves deploy/bench/kv.md alone
-  --only SECTIONS     put-go, put-lean, read, txn, watch, million; the others keep their last figures
+  --only SECTIONS     put-go, put-lean, read, txn, members, failover, watch, million, growth; the
+                      others keep their last figures; with --quick short and rough
   --no-build          the release programs are there already
   --measure-with CMD  runs the measuring part under CMD, such as a lock that keeps the machine quiet
 

@@ -33,7 +33,7 @@ type outcome struct {
 }
 
 var (
-	endpoint    = flag.String("endpoint", "127.0.0.1:2379", "server")
+	endpoint    = flag.String("endpoint", "127.0.0.1:2379", "server; of several members, one of each, separated by commas")
 	operation   = flag.String("op", "put", "put, range, serializable-range, txn, mixed or watch")
 	clients     = flag.Int("clients", 500, "requests in flight")
 	connections = flag.Int("connections", 50, "connections that the clients share")
@@ -43,7 +43,7 @@ var (
 	windowMs    = flag.Int("window-ms", 3_000, "measured window")
 	watchers    = flag.Int("watchers", 10_000, "watchers on one key")
 	puts        = flag.Int("puts", 20, "puts that the watchers see")
-	serverPid   = flag.Int("server-pid", 0, "whose processor time to report")
+	serverPids  = flag.String("server-pid", "", "whose processor time to report; several are separated by commas")
 )
 
 func main() {
@@ -63,10 +63,11 @@ func run() (*outcome, error) {
 	if *operation == "watch" {
 		open = min(*connections, *watchers)
 	}
+	endpoints := strings.Split(*endpoint, ",")
 	pool := make([]*clientv3.Client, open)
 	for i := range pool {
 		client, err := clientv3.New(clientv3.Config{
-			Endpoints:   []string{*endpoint},
+			Endpoints:   []string{endpoints[i%len(endpoints)]},
 			DialTimeout: 5 * time.Second,
 		})
 		if err != nil {
@@ -218,7 +219,7 @@ func watch(pool []*clientv3.Client) (*outcome, error) {
 	if err := all(); err != nil {
 		return nil, err
 	}
-	putter, err := clientv3.New(clientv3.Config{Endpoints: []string{*endpoint}, DialTimeout: 5 * time.Second})
+	putter, err := clientv3.New(clientv3.Config{Endpoints: strings.Split(*endpoint, ","), DialTimeout: 5 * time.Second})
 	if err != nil {
 		return nil, err
 	}
@@ -278,10 +279,19 @@ type cost struct{ server, client int64 }
 func readCosts() (cost, error) {
 	var costs cost
 	var err error
-	if *serverPid != 0 {
-		if costs.server, err = cpuMs(*serverPid); err != nil {
+	for text := range strings.SplitSeq(*serverPids, ",") {
+		if text == "" {
+			continue
+		}
+		pid, err := strconv.Atoi(text)
+		if err != nil {
 			return costs, err
 		}
+		ms, err := cpuMs(pid)
+		if err != nil {
+			return costs, err
+		}
+		costs.server += ms
 	}
 	costs.client, err = cpuMs(os.Getpid())
 	return costs, err

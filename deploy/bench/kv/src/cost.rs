@@ -25,6 +25,11 @@ pub fn cpu_ms(pid: u32) -> anyhow::Result<u64> {
     Ok((user + system) * TICK_MS)
 }
 
+/// The same, of several processes together.
+pub fn cpu_ms_of(pids: &[u32]) -> anyhow::Result<u64> {
+    pids.iter().map(|pid| cpu_ms(*pid)).sum()
+}
+
 /// Resident memory now and at its highest, in KiB.
 pub fn rss_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     let path = format!("/proc/{pid}/status");

@@ -26,7 +26,8 @@ const STALLED: Duration = Duration::from_secs(30);
 /// What to do and for how long.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    pub endpoint: SocketAddr,
+    /// Connections are spread over them.
+    pub endpoints: Vec<SocketAddr>,
     pub operation: Operation,
     pub clients: usize,
     pub connections: usize,
@@ -37,7 +38,8 @@ pub struct Plan {
     pub window: Duration,
     /// Ends after so many answers, whatever the window; then nothing is warm-up.
     pub count: Option<u64>,
-    pub server_pid: Option<u32>,
+    /// All members of the store.
+    pub server_pids: Vec<u32>,
 }
 
 struct InFlight {
@@ -138,7 +140,8 @@ pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let mut poll = Poll::new()?;
     let mut connections = Vec::new();
     for token in 0..plan.connections {
-        let mut connection = Connection::open(plan.endpoint)?;
+        let endpoint = plan.endpoints[token % plan.endpoints.len()];
+        let mut connection = Connection::open(endpoint)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         poll.registry()
             .register(&mut connection.socket, Token(token), both)?;
@@ -286,7 +289,7 @@ impl Window {
     }
 
     fn note_costs(&mut self, plan: &Plan) -> anyhow::Result<()> {
-        self.server_cpu_ms = plan.server_pid.map_or(Ok(0), cost::cpu_ms)?;
+        self.server_cpu_ms = cost::cpu_ms_of(&plan.server_pids)?;
         self.client_cpu_ms = cost::cpu_ms(std::process::id())?;
         Ok(())
     }
@@ -311,7 +314,7 @@ impl Window {
 
     fn outcome(self, plan: &Plan, errors: u64) -> anyhow::Result<Outcome> {
         let seconds = self.began.elapsed().as_secs_f64();
-        let server_cpu_ms = plan.server_pid.map_or(Ok(0), cost::cpu_ms)? - self.server_cpu_ms;
+        let server_cpu_ms = cost::cpu_ms_of(&plan.server_pids)? - self.server_cpu_ms;
         let client_cpu_ms = cost::cpu_ms(std::process::id())? - self.client_cpu_ms;
         let mut outcome = self.latencies.outcome(seconds);
         outcome.ops -= errors.min(outcome.ops);

@@ -30,7 +30,7 @@ pub struct WatchPlan {
     pub connections: usize,
     pub value_bytes: usize,
     pub puts: usize,
-    pub server_pid: Option<u32>,
+    pub server_pids: Vec<u32>,
 }
 
 /// One connection: either the watchers' stream or the puts.
@@ -94,7 +94,7 @@ pub fn run(plan: &WatchPlan) -> anyhow::Result<Outcome> {
         ..PutRequest::default()
     }
     .encode_to_vec();
-    let server_cpu = || plan.server_pid.map_or(Ok(0), cost::cpu_ms);
+    let server_cpu = || cost::cpu_ms_of(&plan.server_pids);
     let mut latencies = Latencies::default();
     let mut began = (Instant::now(), 0, 0);
     // The first put warms up and is not counted.

@@ -27,15 +27,16 @@ enum Command {
 
 #[derive(Args)]
 struct Common {
-    #[arg(long)]
-    endpoint: SocketAddr,
+    /// One of each member that is to be loaded.
+    #[arg(long, value_delimiter = ',', required = true)]
+    endpoint: Vec<SocketAddr>,
     #[arg(long, default_value_t = 50)]
     connections: usize,
     #[arg(long, default_value_t = 256)]
     value_bytes: usize,
     /// Whose processor time to report.
-    #[arg(long)]
-    server_pid: Option<u32>,
+    #[arg(long, value_delimiter = ',')]
+    server_pid: Vec<u32>,
 }
 
 #[derive(Args)]
@@ -70,7 +71,7 @@ struct WatchArguments {
 fn main() -> anyhow::Result<()> {
     let outcome = match Arguments::parse().command {
         Command::Run(run) => load::run(&Plan {
-            endpoint: run.common.endpoint,
+            endpoints: run.common.endpoint,
             operation: run.op,
             clients: run.clients,
             connections: run.common.connections.min(run.clients),
@@ -79,15 +80,16 @@ fn main() -> anyhow::Result<()> {
             warmup: Duration::from_millis(run.warmup_ms),
             window: Duration::from_millis(run.window_ms),
             count: run.count,
-            server_pid: run.common.server_pid,
+            server_pids: run.common.server_pid,
         })?,
         Command::Watch(watch) => watch_load::run(&WatchPlan {
-            endpoint: watch.common.endpoint,
+            // Watchers of several members would be served by as many processors.
+            endpoint: watch.common.endpoint[0],
             watchers: watch.watchers,
             connections: watch.common.connections.min(watch.watchers),
             value_bytes: watch.common.value_bytes,
             puts: watch.puts,
-            server_pid: watch.common.server_pid,
+            server_pids: watch.common.server_pid,
         })?,
     };
     print(&outcome)

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use clap::Parser;
 
 mod facts;
+mod failover;
+mod growth;
 mod results;
 mod rows;
-mod server;
+mod store;
 mod table;
 mod volume;
 
@@ -57,6 +59,8 @@ fn main() -> anyhow::Result<()> {
         eprintln!("== {}", section.name());
         let cells = match section {
             rows::Section::Million => volume::measure(&arguments)?,
+            rows::Section::Failover => failover::measure(&arguments)?,
+            rows::Section::Growth => growth::measure(&arguments)?,
             _ => rows::measure(&arguments, section)?,
         };
         results.replace(results::Measured {

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::Arguments;
 use crate::results::{Cell, Round};
-use crate::server::{Kind, STORES, Server};
+use crate::store::{Kind, STORES, Store};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
@@ -20,6 +20,12 @@ pub(crate) enum Section {
     Txn,
     Watch,
     Million,
+    /// Three members.
+    Members,
+    /// How long a cluster is without a leader when its leader is killed.
+    Failover,
+    /// How the cost of a put grows with keys, connections and members.
+    Growth,
     /// Everything that `--quick` measures.
     Quick,
 }
@@ -33,39 +39,57 @@ impl Section {
             Self::Txn => "txn",
             Self::Watch => "watch",
             Self::Million => "million",
+            Self::Members => "members",
+            Self::Failover => "failover",
+            Self::Growth => "growth",
             Self::Quick => "quick",
         }
     }
 }
 
 pub(crate) fn chosen(only: &[Section], quick: bool) -> Vec<Section> {
-    if quick {
-        return vec![Section::Quick];
-    }
     if !only.is_empty() {
         return only.to_vec();
     }
-    use Section::{Million, PutGo, PutLean, Read, Txn, Watch};
-    vec![PutGo, PutLean, Read, Txn, Watch, Million]
+    if quick {
+        return vec![Section::Quick];
+    }
+    use Section::{Failover, Growth, Members, Million, PutGo, PutLean, Read, Txn, Watch};
+    vec![
+        PutGo, PutLean, Read, Txn, Members, Failover, Watch, Million, Growth,
+    ]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
+pub(crate) enum Client {
     Go,
     Lean,
 }
 
 /// One line of the table.
 #[derive(Debug, Clone, Copy)]
-struct Row {
+pub(crate) struct Row {
     client: Client,
     operation: &'static str,
     clients: usize,
     connections: usize,
     value_bytes: usize,
+    /// What else sets the row apart.
+    state: State,
 }
 
-const fn row(
+/// What the store is like while a row is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Usual,
+    Keys(u64),
+    Members(usize),
+}
+
+/// Keys in a store, unless a row says otherwise.
+pub(crate) const USUAL_KEYS: u64 = 100_000;
+
+pub(crate) const fn row(
     client: Client,
     operation: &'static str,
     clients: usize,
@@ -78,6 +102,7 @@ const fn row(
         clients,
         connections,
         value_bytes,
+        state: State::Usual,
     }
 }
 
@@ -97,7 +122,6 @@ fn rows(section: Section) -> Vec<Row> {
             row(Lean, "put", 64, 50, 256),
             row(Lean, "put", 500, 50, 256),
             row(Lean, "put", 500, 50, 1024),
-            row(Lean, "put", 500, 500, 256),
         ],
         Section::Read => vec![
             row(Go, "range", 500, 50, 256),
@@ -126,11 +150,31 @@ fn rows(section: Section) -> Vec<Row> {
             row(Lean, "txn", 500, 50, 256),
             row(Lean, "watch", 1_000, 50, 256),
         ],
-        Section::Million => Vec::new(),
+        Section::Members => vec![
+            row(Go, "put", 500, 50, 256),
+            row(Go, "put", 500, 500, 256),
+            row(Lean, "put", 500, 50, 256),
+            row(Go, "range", 500, 50, 256),
+            row(Lean, "range", 500, 50, 256),
+        ],
+        // Their rows depend on what was measured before them.
+        Section::Million | Section::Failover | Section::Growth => Vec::new(),
     }
 }
 
 impl Row {
+    pub(crate) const fn with(mut self, state: State) -> Self {
+        self.state = state;
+        self
+    }
+
+    fn keys(&self) -> u64 {
+        match self.state {
+            State::Keys(keys) => keys,
+            State::Usual | State::Members(_) => USUAL_KEYS,
+        }
+    }
+
     fn name(&self) -> String {
         let client = match self.client {
             Go => "Go",
@@ -143,8 +187,14 @@ impl Row {
             1024 => "1 KiB".to_owned(),
             bytes => format!("{bytes} B"),
         };
+        let state = match self.state {
+            State::Usual => String::new(),
+            State::Keys(keys) => format!(", {keys} keys"),
+            State::Members(1) => ", 1 member".to_owned(),
+            State::Members(count) => format!(", {count} members"),
+        };
         format!(
-            "{} {size}, {} clients / {} connections, {client}",
+            "{} {size}, {} clients / {} connections, {client}{state}",
             self.operation.replace('-', " "),
             self.clients,
             self.connections
@@ -156,7 +206,7 @@ impl Row {
     }
 }
 
-struct Timing {
+pub(crate) struct Timing {
     rounds: usize,
     warmup_ms: u64,
     window_ms: u64,
@@ -164,7 +214,11 @@ struct Timing {
 }
 
 impl Timing {
-    fn of(arguments: &Arguments) -> Self {
+    pub(crate) fn with_rounds(self, rounds: usize) -> Self {
+        Self { rounds, ..self }
+    }
+
+    pub(crate) fn of(arguments: &Arguments) -> Self {
         if arguments.quick {
             return Self {
                 rounds: 2,
@@ -175,8 +229,8 @@ impl Timing {
         }
         Self {
             rounds: 3,
-            warmup_ms: 500,
-            window_ms: 2_500,
+            warmup_ms: 400,
+            window_ms: 2_000,
             puts_watched: 30,
         }
     }
@@ -185,71 +239,94 @@ impl Timing {
 pub(crate) fn measure(arguments: &Arguments, section: Section) -> anyhow::Result<Vec<Cell>> {
     let timing = Timing::of(arguments);
     let rows = rows(section);
-    let mut servers = Vec::new();
+    let members = if section == Section::Members { 3 } else { 1 };
+    let mut stores = Vec::new();
     for kind in STORES {
-        servers.push(Server::start(
+        let program = program(arguments, kind);
+        stores.push(Store::start_members(
             kind,
-            program(arguments, kind),
+            program,
             &arguments.work,
+            members,
         )?);
     }
-    if rows.iter().any(|row| row.operation == "put") {
+    if members == 1 && rows.iter().any(|row| row.operation == "put") {
         for kind in [Kind::Floor, Kind::GroupedFloor] {
-            servers.push(Server::start(kind, &arguments.floor, &arguments.work)?);
+            stores.push(Store::start(kind, &arguments.floor, &arguments.work)?);
         }
     }
-    for server in servers.iter().filter(|server| server.kind.is_store()) {
-        fill(arguments, server.endpoint, 100_000, 256)?;
+    for store in stores.iter().filter(|store| store.kind.is_store()) {
+        fill(arguments, store.first().endpoint, USUAL_KEYS, 256)?;
     }
     let mut cells = Vec::new();
     for row in &rows {
-        let mut taken: Vec<_> = servers
-            .iter()
-            .filter(|server| row.applies_to(server.kind))
-            .map(|server| (server, Vec::new()))
-            .collect();
-        for number in 0..timing.rounds {
-            for (server, rounds) in &mut taken {
-                // The floors do not drift: one round less.
-                if number > 0 && !server.kind.is_store() {
-                    continue;
-                }
-                if server.kind.is_store() {
-                    server.compact()?;
-                }
-                let before = server.fsyncs();
-                let outcome = run_client(arguments, &timing, row, server)
-                    .with_context(|| format!("{} against {}", row.name(), server.kind.name()))?;
-                let fsyncs = before
-                    .zip(server.fsyncs())
-                    .map(|(before, after)| after - before);
-                eprintln!(
-                    "{}: {} {:.0}/s, {:.4} CPU-ms",
-                    row.name(),
-                    server.kind.name(),
-                    outcome.ops as f64 / outcome.seconds,
-                    outcome.server_cpu_ms as f64 / outcome.ops as f64
-                );
-                // Warm-up syncs too: they are scaled to the window like its puts.
-                let share = if row.operation == "watch" {
-                    1.0
-                } else {
-                    timing.window_ms as f64 / (timing.window_ms + timing.warmup_ms) as f64
-                };
-                rounds.push(Round {
-                    outcome,
-                    fsyncs: fsyncs.map(|count| (count as f64 * share) as u64),
-                });
-            }
-        }
-        cells.extend(taken.into_iter().map(|(server, rounds)| Cell {
-            row: row.name(),
-            server: server.kind.name().to_owned(),
-            rounds,
-            values: Vec::new(),
-        }));
+        cells.extend(measure_row(arguments, &timing, row, &stores)?);
     }
     Ok(cells)
+}
+
+/// One row: the stores take turns.
+pub(crate) fn measure_row(
+    arguments: &Arguments,
+    timing: &Timing,
+    row: &Row,
+    stores: &[Store],
+) -> anyhow::Result<Vec<Cell>> {
+    let mut taken: Vec<_> = stores
+        .iter()
+        .filter(|store| row.applies_to(store.kind))
+        .map(|store| (store, Vec::new()))
+        .collect();
+    for number in 0..timing.rounds {
+        for (store, rounds) in &mut taken {
+            // The floors do not drift: one round less.
+            if number > 0 && !store.kind.is_store() {
+                continue;
+            }
+            rounds.push(measure_round(arguments, timing, row, store)?);
+        }
+    }
+    let cells = taken.into_iter().map(|(store, rounds)| Cell {
+        row: row.name(),
+        server: store.kind.name().to_owned(),
+        rounds,
+        values: Vec::new(),
+    });
+    Ok(cells.collect())
+}
+
+fn measure_round(
+    arguments: &Arguments,
+    timing: &Timing,
+    row: &Row,
+    store: &Store,
+) -> anyhow::Result<Round> {
+    if store.kind.is_store() {
+        store.compact()?;
+    }
+    let before = store.fsyncs();
+    let outcome = run_client(arguments, timing, row, store)
+        .with_context(|| format!("{} against {}", row.name(), store.kind.name()))?;
+    let fsyncs = before
+        .zip(store.fsyncs())
+        .map(|(before, after)| after - before);
+    eprintln!(
+        "{}: {} {:.0}/s, {:.4} CPU-ms",
+        row.name(),
+        store.kind.name(),
+        outcome.ops as f64 / outcome.seconds,
+        outcome.server_cpu_ms as f64 / outcome.ops as f64
+    );
+    // Warm-up syncs too: they are scaled to the window like its puts.
+    let share = if row.operation == "watch" {
+        1.0
+    } else {
+        timing.window_ms as f64 / (timing.window_ms + timing.warmup_ms) as f64
+    };
+    Ok(Round {
+        outcome,
+        fsyncs: fsyncs.map(|count| (count as f64 * share) as u64),
+    })
 }
 
 pub(crate) fn program(arguments: &Arguments, kind: Kind) -> &Path {
@@ -279,7 +356,7 @@ fn run_client(
     arguments: &Arguments,
     timing: &Timing,
     row: &Row,
-    server: &Server,
+    store: &Store,
 ) -> anyhow::Result<Outcome> {
     let is_watch = row.operation == "watch";
     let mut command = match row.client {
@@ -302,8 +379,17 @@ fn run_client(
     let mut flag = |name: &str, value: String| {
         command.args([format!("--{name}"), value]);
     };
-    flag("endpoint", server.endpoint.to_string());
-    flag("server-pid", server.pid().to_string());
+    let joined = |values: Vec<String>| values.join(",");
+    let endpoints = store.endpoints();
+    flag(
+        "endpoint",
+        joined(endpoints.iter().map(ToString::to_string).collect()),
+    );
+    let pids = store.pids();
+    flag(
+        "server-pid",
+        joined(pids.iter().map(ToString::to_string).collect()),
+    );
     flag("connections", row.connections.to_string());
     flag("value-bytes", row.value_bytes.to_string());
     if is_watch {
@@ -311,6 +397,7 @@ fn run_client(
         flag("puts", timing.puts_watched.to_string());
     } else {
         flag("clients", row.clients.to_string());
+        flag("keys", row.keys().to_string());
         flag("warmup-ms", timing.warmup_ms.to_string());
         flag("window-ms", timing.window_ms.to_string());
     }

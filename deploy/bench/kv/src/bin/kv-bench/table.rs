@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::facts::Facts;
 use crate::results::{Cell, Measured, Results, Summary};
-use crate::server::{Kind, STORES};
+use crate::store::{Kind, STORES};
 
 const OURS: Kind = Kind::Center;
 
@@ -13,9 +13,9 @@ const HEAD: &str = "\
 
 Written by `deploy/bench/kv.sh`; every figure below was measured by it, nothing is filled in by hand.
 Servers, clients and the disk share one machine, so that a client that costs much leaves the server \
-less. Every store runs as one member with the same flags on the same disk, its fsync on, and takes \
-turns with the others within each row. Before each window superseded revisions are compacted. Keys are \
-random out of 100,000.
+less. Every store runs as one member, unless a section says otherwise, with the same flags on the same \
+disk, its fsync on, and takes turns with the others within each row. Before each window superseded revisions are compacted. Keys are \
+random out of 100,000, or as many as a row says.
 
 - **Go** is a program on the official clientv3: what users run. **lean** is a generator that costs \
 little itself: the server is what is measured.
@@ -39,7 +39,7 @@ fn section(measured: &Measured) -> String {
     let mut text = format!("\n## {}\n\n", title(measured));
     text.push_str(&provenance(measured));
     match measured.section.as_str() {
-        "million" => text.push_str(&values_table(&measured.cells)),
+        "million" | "failover" => text.push_str(&values_table(&measured.cells)),
         _ => {
             text.push_str(&rates_table(&measured.cells));
             text.push_str(&costs_table(&measured.cells));
@@ -57,6 +57,9 @@ fn title(measured: &Measured) -> &str {
         "txn" => "Transactions and mixed load (four reads, one put)",
         "watch" => "Watch fan-out: from the put's start until every watcher has it",
         "million" => "A million keys",
+        "members" => "Three members: connections spread over them, cost of all three together",
+        "failover" => "Three members: from the kill of the leader to the next write",
+        "growth" => "How the cost grows: keys, connections, members",
         "quick" => "Quick run",
         other => other,
     }

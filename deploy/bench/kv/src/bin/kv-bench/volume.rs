@@ -7,7 +7,7 @@ use bench_kv::cost;
 use crate::Arguments;
 use crate::results::{Cell, Round};
 use crate::rows::{fill, program};
-use crate::server::{STORES, Server};
+use crate::store::{STORES, Store};
 
 const KEYS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 256;
@@ -19,14 +19,16 @@ const REST: Duration = Duration::from_secs(30);
 pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for kind in STORES {
-        let mut server = Server::start(kind, program(arguments, kind), &arguments.work)?;
-        let outcome = fill(arguments, server.endpoint, KEYS, VALUE_BYTES)?;
-        wait_for_rest(server.pid())?;
-        let (rss_kib, peak_kib) = cost::rss_kib(server.pid())?;
-        let disk = cost::disk_bytes(&server.data_dir)?;
-        let restart = server.restart()?;
-        wait_for_rest(server.pid())?;
-        let (after_kib, _) = cost::rss_kib(server.pid())?;
+        let mut store = Store::start(kind, program(arguments, kind), &arguments.work)?;
+        let outcome = fill(arguments, store.first().endpoint, KEYS, VALUE_BYTES)?;
+        let pid = store.pids()[0];
+        wait_for_rest(pid)?;
+        let (rss_kib, peak_kib) = cost::rss_kib(pid)?;
+        let disk = cost::disk_bytes(&store.first().data_dir)?;
+        let restart = store.restart()?;
+        let pid = store.pids()[0];
+        wait_for_rest(pid)?;
+        let (after_kib, _) = cost::rss_kib(pid)?;
         let mib = |kib: u64| kib as f64 / 1024.0;
         let values = [
             ("RSS MiB after the load", mib(rss_kib)),
