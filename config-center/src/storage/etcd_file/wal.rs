@@ -218,11 +218,14 @@ impl WalFacts {
     }
 }
 
-/// Whether the request of an entry is about the data of v3. A new leader writes an empty one, and
-/// what members tell about themselves are requests of the v2 store.
+/// Whether the request of an entry changes the data of v3. A new leader writes an empty one, what
+/// members tell about themselves are requests of the v2 store, and questions about users and alarms
+/// go through the log as well.
 fn changes_data(request: &[u8]) -> bool {
-    /// The header, the id and a v2 request.
-    const ASIDE: [u32; 3] = [100, 1, 2];
+    /// The header, the id and a v2 request; a range; a login, and who users and roles are.
+    const ASIDE: [u32; 9] = [100, 1, 2, 3, 1012, 1102, 1106, 1107, 1202];
+    /// Of alarms; its first field is what to do, and without it, it asks.
+    const ALARM: u32 = 10;
     /// The methods of a v2 request that was written by itself.
     const METHODS: [&[u8]; 5] = [b"PUT", b"POST", b"DELETE", b"SYNC", b"QGET"];
     let mut rest = request;
@@ -236,8 +239,12 @@ fn changes_data(request: &[u8]) -> bool {
         {
             return false;
         }
+        let asks_for_alarms = tag == ALARM
+            && rest
+                .split_first()
+                .is_some_and(|(length, alarm)| *length == 0 || alarm.first() != Some(&0x08));
         let context = prost::encoding::DecodeContext::default();
-        if !ASIDE.contains(&tag)
+        if !(asks_for_alarms || ASIDE.contains(&tag))
             || prost::encoding::skip_field(wire, tag, &mut rest, context).is_err()
         {
             return true;
@@ -251,17 +258,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_of_the_v2_store_change_no_data() {
-        // An id and a v2 request; a v2 request by itself; nothing at all.
+    fn questions_and_requests_of_the_v2_store_change_no_data() {
+        // An id and a v2 request; a v2 request by itself; nothing at all; which users and which
+        // alarms there are.
         for aside in [
             &b"\x08\x05\x12\x02\x08\x01"[..],
             b"\x08\x05\x12\x03PUT\x1a\x01/",
             b"",
+            b"\x92\x45\x00",
+            b"\x52\x00\xa2\x06\x02\x08\x01",
         ] {
             assert!(!changes_data(aside), "{aside:?}");
         }
-        // A put of v3, and bytes that are no request.
-        for change in [&b"\xa2\x06\x02\x08\x01\x22\x03\x0a\x01k"[..], b"\xff"] {
+        // A put of v3, an alarm that is raised, and bytes that are no request.
+        for change in [
+            &b"\xa2\x06\x02\x08\x01\x22\x03\x0a\x01k"[..],
+            b"\x52\x02\x08\x01",
+            b"\xff",
+        ] {
             assert!(changes_data(change), "{change:?}");
         }
     }
