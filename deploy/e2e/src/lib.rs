@@ -18,6 +18,7 @@ pub mod lines;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod script;
 pub mod store;
 pub mod tools;
 pub mod wait;
