@@ -123,6 +123,8 @@ pub struct EntryStatus {
     pub files: u64,
     /// What is written in them and not acknowledged by Kafka yet.
     pub lag_bytes: u64,
+    /// When Kafka acknowledged the first line of the entry since it runs.
+    pub first_ack_ms: Option<u64>,
 }
 
 #[derive(

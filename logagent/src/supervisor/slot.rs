@@ -80,6 +80,7 @@ pub(super) struct Slot {
     pub(super) indexed: PathBuf,
     pub(super) lines_acked: u64,
     pub(super) bytes_acked: u64,
+    pub(super) first_ack_ms: Option<u64>,
     flows: Vec<Flow>,
     failure: Option<String>,
     pub(super) state: EntryState,
@@ -101,6 +102,7 @@ impl Slot {
             saving: Saving::Settled,
             lines_acked: 0,
             bytes_acked: 0,
+            first_ack_ms: None,
             flows: Vec::new(),
             failure: None,
             state: EntryState::Waiting,
@@ -108,14 +110,19 @@ impl Slot {
         }
     }
 
-    /// True when this ends a failure.
+    /// True when this is news: it ends a failure, or it is the first one.
     pub(super) fn note_delivery(&mut self, file: Handle, load: BlockLoad, now_ms: u64) -> bool {
         self.lines_acked += load.lines;
         self.bytes_acked += load.bytes;
+        let acked_ms = unix_ms();
         let flow = self.flow(file, now_ms);
         flow.lines += load.lines;
-        flow.last_ack_ms = Some(unix_ms());
-        self.failure.take().is_some()
+        flow.last_ack_ms = Some(acked_ms);
+        let is_first = self.first_ack_ms.is_none() && load.lines > 0;
+        if is_first {
+            self.first_ack_ms = Some(acked_ms);
+        }
+        self.failure.take().is_some() || is_first
     }
 
     /// Made on first use; files that are gone are dropped by `forget_flows`.

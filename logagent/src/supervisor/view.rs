@@ -146,6 +146,10 @@ fn add(whole: &mut EntryStatus, file: EntryStatus) {
     whole.bytes_acked += file.bytes_acked;
     whole.files += file.files;
     whole.lag_bytes += file.lag_bytes;
+    whole.first_ack_ms = [whole.first_ack_ms, file.first_ack_ms]
+        .into_iter()
+        .flatten()
+        .min();
     match (whole.state, file.state) {
         (EntryState::Failing, _) | (_, EntryState::Waiting) => {}
         (_, state) => whole.state = state,
@@ -177,6 +181,7 @@ fn entry_status(slot: &Slot) -> Option<EntryStatus> {
         error,
         lines_acked: slot.lines_acked,
         bytes_acked: slot.bytes_acked,
+        first_ack_ms: slot.first_ack_ms,
         ..EntryStatus::default()
     })
 }
