@@ -8,7 +8,7 @@ mod config_file;
 mod definitions;
 mod settings;
 
-pub use settings::{ListenUrl, LogFormat, LogLevel, Settings, TokenKind};
+pub use settings::{FleetSettings, ListenUrl, LogFormat, LogLevel, Settings, TokenKind};
 
 use command_line::Given;
 use definitions::{DEFINITIONS, Treatment};

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use config_center::flags::{self, Invocation, LogFormat, LogLevel, Settings};
 use config_center::server::Server;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -105,11 +106,25 @@ fn start_log(settings: &Settings) {
 }
 
 fn run(settings: &Settings) -> anyhow::Result<()> {
+    allow_many_connections();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not start")?;
     runtime.block_on(serve(settings))
+}
+
+/// Each agent is a connection, and a connection is an open file. As Go's runtime does for etcd, take
+/// what the hard limit allows.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "open files stay limited to {:?}", limit.current);
+    }
 }
 
 async fn serve(settings: &Settings) -> anyhow::Result<()> {

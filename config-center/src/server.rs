@@ -8,8 +8,10 @@
 mod authority;
 mod calls;
 mod connection;
+mod fleet;
 mod frames;
 mod listen;
+mod loopback;
 mod ping_policy;
 mod shared_stream;
 
@@ -35,6 +37,7 @@ use crate::{compaction, expiry};
 pub use listen::BindError;
 
 use connection::{App, HttpOptions};
+use loopback::Loopback;
 
 /// How long requests in flight may take to finish once the server stops.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -136,11 +139,16 @@ impl Server {
         // Nothing is ever sent: the channel only counts who still holds a sender.
         let (running, drained) = mpsc::channel(1);
         let services = Arc::new(Services::new(&context));
+        let fleet_api = settings.fleet.as_ref().map(|fleet| {
+            let loopback = Loopback::new(Arc::clone(&services), stopping.clone());
+            fleet::start(fleet, &node, loopback, &stopping)
+        });
         let api = Arc::new(App {
             http: http::router(
                 Arc::clone(&context),
                 Arc::clone(&services),
                 &settings.http_rules,
+                fleet_api,
             ),
             grpc: Some(services),
             node: Arc::clone(&node),

@@ -19,6 +19,7 @@ use super::grpc::Services;
 use super::routes::{Answers, ROUTES};
 use super::v2::{self, V2};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::fleet;
 use crate::metrics::Figures;
 
 pub(super) const JSON: &str = "application/json";
@@ -37,8 +38,13 @@ pub struct HttpRules {
     pub v2: bool,
 }
 
-/// Everything that is served on a client address.
-pub fn router(context: Arc<Context>, services: Arc<Services>, rules: &HttpRules) -> Router {
+/// Everything that is served on a client address; without `fleet`, nothing of `/api/v1`.
+pub fn router(
+    context: Arc<Context>,
+    services: Arc<Services>,
+    rules: &HttpRules,
+    fleet: Option<fleet::api::Api>,
+) -> Router {
     let v2 = Arc::new(V2::new(Arc::clone(&context), Arc::clone(&services)));
     let gateway = Arc::new(Gateway::new(services, context.limits.max_message_bytes()));
     let methods = Methods::load();
@@ -67,6 +73,9 @@ pub fn router(context: Arc<Context>, services: Arc<Services>, rules: &HttpRules)
             router = router.route(&format!("/v3beta/{rest}"), answering.clone());
         }
         router = router.route(route.path, answering);
+    }
+    if let Some(fleet) = fleet {
+        router = router.merge(fleet::api::routes(fleet));
     }
     let access = Arc::new(rules.access.clone());
     router
@@ -158,6 +167,9 @@ fn only_get() -> Response {
 async fn not_found(uri: Uri) -> Response {
     if uri.path().starts_with("/v3/") || uri.path().starts_with("/v3beta/") {
         return gateway::not_found();
+    }
+    if uri.path().starts_with("/api/") {
+        return fleet::api::no_route().await.into_response();
     }
     let body = format!("nothing is served at {}\n", uri.path());
     (

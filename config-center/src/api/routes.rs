@@ -1,5 +1,6 @@
 //! Every path that is served over HTTP, in one table: the router is built from it, and tests that
-//! must know all of them (is each one authorised? does each RPC have one?) walk it.
+//! must know all of them (is each one authorised? does each RPC have one?) walk it. The fleet's API
+//! has a table of its own, `fleet::api::ROUTES`, which also makes its OpenAPI document.
 
 use crate::api::http::Check;
 use crate::api::v2::V2Part;

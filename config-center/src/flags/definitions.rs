@@ -77,6 +77,7 @@ const BBOLT: &str = "it tunes a storage engine that config-center does not use";
 const LOGS: &str = "logs go to standard error";
 const NO_TRACING: &str = "distributed tracing is not exported";
 
+use crate::fleet::keys;
 use Kind::{Duration, Number, Switch, Text};
 
 /// The whole table, in the order of the help text.
@@ -120,6 +121,10 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("enable-grpc-gateway", Switch, "true"),
     // etcd's default is false; here v2 is a view of the same keys, not a second store to guard.
     used("enable-v2", Switch, "true"),
+    // The fleet is ours: etcd has no such flags.
+    used("fleet", Switch, "true"),
+    used("fleet-namespace", Text, keys::DEFAULT_NAMESPACE),
+    used("fleet-user", Text, "root"),
     used("cors", Text, "*"),
     used("host-whitelist", Text, "*"),
     used("cert-file", Text, ""),

@@ -12,6 +12,7 @@ use super::UsageError;
 use super::command_line::{Given, duration_ms};
 use super::definitions::{DEFINITIONS, Treatment, find};
 use crate::api::http::{Access, Allowed, HttpRules};
+use crate::fleet::keys::Namespace;
 use crate::raft::{ClusterState, InitialMember, Reconfiguration};
 use crate::tls::TlsSettings;
 
@@ -53,6 +54,15 @@ pub enum LogLevel {
     Error,
 }
 
+/// What this member does for the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// The part of the key space that the fleet lives in.
+    pub namespace: Namespace,
+    /// The user of the store as whom rollouts are carried out while authentication is on.
+    pub user: String,
+}
+
 /// What the process runs with; every value is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -87,6 +97,8 @@ pub struct Settings {
     /// `None`: history grows until somebody compacts it.
     pub auto_compaction: Option<Retention>,
     pub http_rules: HttpRules,
+    /// `None`: this member neither carries rollouts out nor serves `/api/v1`.
+    pub fleet: Option<FleetSettings>,
     pub client_tls: TlsSettings,
     pub peer_tls: TlsSettings,
     pub token_kind: TokenKind,
@@ -180,6 +192,7 @@ impl Settings {
                 json_gateway: switch(&given, "enable-grpc-gateway"),
                 v2: switch(&given, "enable-v2"),
             },
+            fleet: fleet(&given)?,
             client_tls,
             peer_tls,
             token_kind: security::token_kind(&given, &mut warnings)?,
@@ -202,6 +215,21 @@ impl Settings {
             warnings,
         })
     }
+}
+
+fn fleet(given: &Given) -> Result<Option<FleetSettings>, UsageError> {
+    let namespace = text(given, "fleet-namespace");
+    if !namespace.starts_with('/') {
+        return Err(UsageError::invalid(
+            &given.spelled("fleet-namespace"),
+            namespace,
+            "it begins with /, such as /ningxin/backend",
+        ));
+    }
+    Ok(switch(given, "fleet").then(|| FleetSettings {
+        namespace: Namespace::new(namespace),
+        user: text(given, "fleet-user").to_owned(),
+    }))
 }
 
 /// The given text, or the default.

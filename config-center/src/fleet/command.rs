@@ -76,7 +76,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(flags: &Flags) -> Result<(), String> {
     let options = flags.connection.connect_options()?;
-    let api = Api::new(options.clone(), flags.connection.namespace());
+    let api = Api::remote(options.clone(), flags.connection.namespace());
     let client = Client::new(options).map_err(|error| error.to_string())?;
     let ns = flags.connection.namespace();
     let runtime = tokio::runtime::Builder::new_multi_thread()

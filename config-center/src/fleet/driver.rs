@@ -32,6 +32,9 @@ const HOSTS_PER_STEP: usize = 60;
 /// Without news, a driver looks again after this time: clocks decide about bake and deadline.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+/// A look at a large fleet takes its time, and a large fleet sends many news: they are taken in
+/// together, so that looking takes no more than one part in so many.
+const LOOK_SHARE: u32 = 5;
 /// Steps in a row that lost their comparison before the view is read anew.
 const LOSSES_BEFORE_RELOAD: u32 = 3;
 
@@ -58,6 +61,8 @@ pub struct Driver {
     faulty: HashMap<String, i64>,
     /// When time alone makes the next step possible.
     wake_at_ms: Option<u64>,
+    /// When the last look ended that found nothing to do, and how long it took.
+    looked: (Instant, Duration),
 }
 
 /// What happened while driving.
@@ -90,6 +95,7 @@ impl Driver {
             losses: 0,
             faulty: HashMap::new(),
             wake_at_ms: None,
+            looked: (Instant::now(), Duration::ZERO),
         })
     }
 
@@ -109,6 +115,7 @@ impl Driver {
             .map(|(id, _)| id.clone())
             .collect();
         self.wake_at_ms = None;
+        let began = Instant::now();
         for id in running {
             let revision = self
                 .view
@@ -129,12 +136,17 @@ impl Driver {
                 }
             }
         }
+        self.looked = (Instant::now(), began.elapsed());
         Ok(News::Idle)
     }
 
     /// Waits for news from the store, or until time alone may have made a step possible.
     pub async fn wait(&mut self, until: Instant) -> Result<News, FleetError> {
-        match timeout_at(until, self.listen()).await {
+        let heard = match timeout_at(until, self.listen()).await {
+            Ok(Ok(())) => Ok(self.gather().await),
+            other => other,
+        };
+        match heard {
             Err(_) | Ok(Ok(())) => Ok(News::Idle),
             Ok(Err(FleetError::Client(error))) if is_passing(&error) => {
                 self.watch = None;
@@ -152,6 +164,19 @@ impl Driver {
             }
             Ok(Err(other)) => Err(other),
         }
+    }
+
+    /// Takes in what else arrives until it is time to look again.
+    async fn gather(&mut self) -> Result<(), FleetError> {
+        let (ended, took) = self.looked;
+        let until = ended + took * (LOOK_SHARE - 1);
+        while Instant::now() < until {
+            match timeout_at(until, self.listen()).await {
+                Ok(heard) => heard?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
     }
 
     async fn listen(&mut self) -> Result<(), FleetError> {
@@ -371,6 +396,10 @@ impl Driver {
             // What it changed is no more: there is nothing to put back, and somebody has to look.
             Ok(_) | Err(FleetError::Stale(_)) => {
                 let pause = |progress: &Progress| {
+                    // What was changed again may be what another driver has put back just now.
+                    if progress.phase != Phase::RollingBack {
+                        return Err(FleetError::Stale("it was put back meanwhile".into()));
+                    }
                     let reason = "the release cannot be put back: its objects were changed again";
                     Ok(progress.abort("policy", reason, now_ms())?)
                 };
@@ -382,8 +411,10 @@ impl Driver {
                     &author,
                     pause,
                 );
-                told.await?;
-                self.reload().await?;
+                match told.await {
+                    Ok(_) | Err(FleetError::Stale(_)) => self.reload().await?,
+                    Err(error) => return Err(error),
+                }
             }
             Err(error) => return Err(error),
         }

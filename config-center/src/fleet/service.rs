@@ -1,4 +1,4 @@
-//! `config-center fleet`: carries rollouts out for a store that somebody else runs.
+//! Carries rollouts out: in `config-center fleet`, and on the member of our own store that leads.
 //!
 //! As many of these may run as one likes, beside configctl: every step is fenced by its own
 //! transaction. This one goes on when the store is away and comes back.

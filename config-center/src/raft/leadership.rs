@@ -40,6 +40,16 @@ impl Node {
         true
     }
 
+    /// Resolves once this member leads, or once it does not; at the end of consensus, never.
+    pub async fn until_leading(&self, leading: bool) {
+        let mut server = self.server.clone();
+        while (server.borrow_watched().state == ServerState::Leader) != leading {
+            if server.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// When the present leader was first seen here.
     pub(super) fn leader_since(&self) -> Option<Instant> {
         self.leadership.lock().since

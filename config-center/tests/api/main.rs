@@ -11,6 +11,7 @@ mod auth;
 mod cluster;
 mod edges;
 mod fixture;
+mod fleet_access;
 mod gateway;
 mod http;
 mod kv;

@@ -1,4 +1,5 @@
-//! `/api/v1` over HTTP, as the console and `curl` use it.
+//! `/api/v1` over HTTP, as the console and `curl` use it: on the client port of our own store, and
+//! beside an etcd of somebody else.
 
 use std::{fs, net::SocketAddr, path::Path, process::Stdio};
 
@@ -20,10 +21,10 @@ on_both_stores!(
     changes_are_streamed_and_resumed,
 );
 
-/// A `config-center fleet` that serves the API.
+/// Whoever serves the API: the member itself, or a `config-center fleet`.
 struct Service {
     address: SocketAddr,
-    _process: Child,
+    _process: Option<Child>,
 }
 
 #[derive(Debug)]
@@ -48,8 +49,18 @@ impl Answer {
 }
 
 impl Service {
-    async fn start(stand: &Stand) -> Self {
-        Self::start_as(stand, &[]).await
+    async fn start(stand: &Stand, kind: Kind) -> Self {
+        match kind {
+            Kind::Own => Self {
+                address: stand
+                    .endpoint
+                    .trim_start_matches("http://")
+                    .parse()
+                    .unwrap(),
+                _process: None,
+            },
+            Kind::Etcd => Self::start_as(stand, &[]).await,
+        }
     }
 
     async fn start_as(stand: &Stand, flags: &[&str]) -> Self {
@@ -76,7 +87,7 @@ impl Service {
         tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
         Self {
             address,
-            _process: process,
+            _process: Some(process),
         }
     }
 
@@ -123,7 +134,7 @@ impl Service {
 
 async fn objects_are_written_with_preconditions(kind: Kind) {
     let stand = Stand::start(kind).await;
-    let service = Service::start(&stand).await;
+    let service = Service::start(&stand, kind).await;
     let path = "/api/v1/objects/groups/web";
     let yaml = ("content-type", "application/yaml");
     let text = group("web", &hosts(2), "/a", "t");
@@ -230,7 +241,7 @@ async fn objects_are_written_with_preconditions(kind: Kind) {
 async fn a_fleet_is_applied_and_taken_back(kind: Kind) {
     let stand = Stand::start(kind).await;
     let _agents = Agents::start(&stand, hosts(3)).await;
-    let service = Service::start(&stand).await;
+    let service = Service::start(&stand, kind).await;
     let text = group("web", &hosts(3), "/a", "t");
     let dry = service
         .post("/api/v1/apply?dryRun=true", &text)
@@ -342,7 +353,7 @@ async fn a_fleet_is_applied_and_taken_back(kind: Kind) {
 
 async fn changes_are_streamed_and_resumed(kind: Kind) {
     let stand = Stand::start(kind).await;
-    let service = Service::start(&stand).await;
+    let service = Service::start(&stand, kind).await;
     let listen = |headers: &str| format!("GET /api/v1/events HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
     let mut stream = BufReader::new(service.connect(&listen("")).await).lines();
     let mut until = async |wanted: &str| {
@@ -393,7 +404,7 @@ async fn changes_are_streamed_and_resumed(kind: Kind) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_documented_route_exists_and_no_other() {
     let stand = Stand::start(Kind::Own).await;
-    let service = Service::start(&stand).await;
+    let service = Service::start(&stand, Kind::Own).await;
     let document = service.get("/openapi.json").await.is(200).body;
     assert_eq!(
         document,
@@ -433,7 +444,7 @@ async fn every_documented_route_exists_and_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_corpus_is_judged_alike() {
     let stand = Stand::start(Kind::Own).await;
-    let service = Service::start(&stand).await;
+    let service = Service::start(&stand, Kind::Own).await;
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("core/tests/fleet-corpus");
     for (folder, status, code) in [
         ("accept", 200, 0),

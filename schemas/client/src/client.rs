@@ -21,7 +21,7 @@ use crate::{
     ClientError, ConnectOptions, LeaseKeeper, SnapshotPieces, WatchStream,
     attempt::{Endpoints, Kind, Service, Session},
     credentials::Credentials,
-    endpoint::Remote,
+    endpoint::{Pipe, Remote},
     lease,
     tls::TlsSettings,
     watch,
@@ -29,6 +29,9 @@ use crate::{
 
 /// etcd sends a range of any size in one message.
 pub(crate) const MAX_MESSAGE_BYTES: usize = usize::MAX;
+
+/// How a store without an address is called in messages.
+const PIPED_URL: &str = "http://this-member";
 
 /// A client of one store; clones share connections and token.
 #[derive(Debug, Clone)]
@@ -64,14 +67,24 @@ impl Client {
             .into_iter()
             .map(|url| Remote::new(url, &options, tls.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::with(remotes, options))
+    }
+
+    /// A client of the store at the other end of a pipe; the endpoints of the options do not count.
+    pub fn piped(pipe: Pipe, options: ConnectOptions) -> Result<Self, ClientError> {
+        let remote = Remote::piped(PIPED_URL.to_owned(), &options, pipe)?;
+        Ok(Self::with(vec![remote], options))
+    }
+
+    fn with(remotes: Vec<Remote>, options: ConnectOptions) -> Self {
         let credentials = options
             .username
             .clone()
             .filter(|name| !name.is_empty())
             .map(|name| Credentials::new(name, options.password.clone().unwrap_or_default()));
-        Ok(Self {
+        Self {
             endpoints: Arc::new(Endpoints::new(remotes, credentials, options)),
-        })
+        }
     }
 
     /// The endpoints as URLs, in the order given.

@@ -2,17 +2,41 @@
 //!
 //! Dialling is a step of its own, so that a caller knows whether a request could have been sent.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex as ShortMutex;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{io::DuplexStream, sync::Mutex, time::timeout};
 use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
 
 use crate::{ClientError, ConnectOptions, tls::TlsSettings};
 
 /// Large ranges arrive in one message; a bigger flow-control window saves round trips.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Opens pipes to a store in the same process: no address, no port, no TLS.
+#[derive(Clone)]
+pub struct Pipe(Arc<dyn Fn() -> DuplexStream + Send + Sync>);
+
+impl Pipe {
+    /// `open` gives the near end of a new pipe; whoever holds the far end serves gRPC on it.
+    pub fn new(open: impl Fn() -> DuplexStream + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pipe")
+    }
+}
 
 /// A live connection and the number of the dial that made it.
 #[derive(Debug, Clone)]
@@ -31,6 +55,8 @@ struct Slot {
 pub(crate) struct Remote {
     pub(crate) url: String,
     endpoint: Endpoint,
+    /// `None`: the endpoint's address is dialled.
+    pipe: Option<Pipe>,
     dial_timeout: Duration,
     /// Held while dialling, so that concurrent calls share one connection.
     slot: Mutex<Slot>,
@@ -66,10 +92,36 @@ impl Remote {
         Ok(Self {
             url,
             endpoint,
+            pipe: None,
             dial_timeout: options.dial_timeout,
             slot: Mutex::default(),
             answered_at: ShortMutex::default(),
         })
+    }
+
+    /// A store at the other end of a pipe.
+    pub(crate) fn piped(
+        url: String,
+        options: &ConnectOptions,
+        pipe: Pipe,
+    ) -> Result<Self, ClientError> {
+        let remote = Self::new(url, options, None)?;
+        Ok(Self {
+            pipe: Some(pipe),
+            ..remote
+        })
+    }
+
+    async fn dial(&self) -> Result<Channel, tonic::transport::Error> {
+        let Some(Pipe(open)) = &self.pipe else {
+            return self.endpoint.connect().await;
+        };
+        let open = Arc::clone(open);
+        let connect = service_fn(move |_| {
+            let near = open();
+            async move { Ok::<_, Infallible>(TokioIo::new(near)) }
+        });
+        self.endpoint.connect_with_connector(connect).await
     }
 
     /// The connection, dialled now when there is none. An error means that nothing was sent.
@@ -78,7 +130,7 @@ impl Remote {
         if let Some(connection) = &slot.connection {
             return Ok(connection.clone());
         }
-        let channel = match timeout(self.dial_timeout, self.endpoint.connect()).await {
+        let channel = match timeout(self.dial_timeout, self.dial()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(innermost(&error)),
             Err(_) => {

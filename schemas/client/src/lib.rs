@@ -26,6 +26,7 @@ mod tls;
 mod watch;
 
 pub use client::{Client, Found, prefix_end};
+pub use endpoint::Pipe;
 pub use error::{Attempt, Attempts, ClientError};
 pub use lease::LeaseKeeper;
 pub use options::{

@@ -14,8 +14,9 @@ mod request;
 mod rollouts;
 mod server;
 
-pub use openapi::{ROUTES, document as openapi_document};
-pub use server::{Api, serve};
+pub use openapi::{ROUTES, Route, document as openapi_document};
+pub(crate) use problem::no_route;
+pub use server::{Api, Requester, serve};
 
 use axum::{
     Router,
@@ -26,8 +27,13 @@ use axum::{
 /// The most that a body may hold: the source's own limit.
 const MAX_BODY_BYTES: usize = config_center_core::fleet::source::MAX_SOURCE_BYTES;
 
-/// Every route; `openapi::ROUTES` names the same, which a test checks.
+/// The routes and what answers everything else.
 fn router(api: Api) -> Router {
+    routes(api).fallback(problem::no_route)
+}
+
+/// Every route; `openapi::ROUTES` names the same, which a test checks.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     Router::new()
         .route("/openapi.json", get(openapi::serve))
         .route("/api/v1/objects", get(objects::list))
@@ -54,7 +60,6 @@ fn router(api: Api) -> Router {
         .route("/api/v1/rollouts/{id}/{command}", post(rollouts::command))
         .route("/api/v1/audit", get(releases::audit))
         .route("/api/v1/events", get(events::stream))
-        .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn(request::guard))

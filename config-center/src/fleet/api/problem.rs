@@ -12,7 +12,7 @@ use crate::fleet::error::FleetError;
 
 /// What a client can act upon; the title is for people, the code for programs.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     #[serde(rename = "type")]
     kind: &'static str,
     title: &'static str,
@@ -192,7 +192,7 @@ impl From<ClientError> for Problem {
     }
 }
 
-pub(super) async fn no_route() -> Problem {
+pub(crate) async fn no_route() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "no_route",

@@ -10,8 +10,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use schemas_client::Client;
 use serde::{Deserialize, Serialize};
 
-use super::{problem::Problem, server::Api};
-use crate::fleet::{audit::Author, keys::Namespace};
+use super::{
+    problem::Problem,
+    server::{Api, Requester},
+};
+use crate::{
+    auth::CertificateName,
+    fleet::{audit::Author, keys::Namespace},
+};
 
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
@@ -31,11 +37,14 @@ impl FromRequestParts<Api> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let credentials = credentials(&parts.headers)?;
-        let name = credentials
-            .as_ref()
-            .map_or("anonymous", |(name, _)| name.as_str())
-            .to_owned();
+        let certificate = parts.extensions.get::<CertificateName>();
+        let requester = Requester {
+            login: credentials(&parts.headers)?,
+            certificate: certificate
+                .map(|CertificateName(name)| name.clone())
+                .filter(|name| !name.is_empty()),
+        };
+        let name = requester.name().to_owned();
         let text = |header: &str| {
             let value = parts
                 .headers
@@ -48,7 +57,7 @@ impl FromRequestParts<Api> for Caller {
                 .collect::<String>()
         };
         Ok(Self {
-            client: api.client_for(credentials)?,
+            client: api.client_for(requester)?,
             ns: api.namespace().clone(),
             author: Author {
                 name,

@@ -1,6 +1,6 @@
-//! The listener of the API, and one client of the store per user.
+//! One client of the store per requester, and a listener of its own for `config-center fleet`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -8,7 +8,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use parking_lot::Mutex;
-use schemas_client::{Client, ConnectOptions};
+use schemas_client::{Client, ClientError, ConnectOptions};
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{problem::Problem, router};
@@ -17,54 +17,89 @@ use crate::fleet::keys::Namespace;
 const MAX_CONNECTIONS: usize = 1_024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Users whose connections are kept; beyond it all of them are made anew.
+/// Requesters whose connections are kept; beyond it all of them are made anew.
 const MAX_CLIENTS: usize = 64;
 
-type Credentials = Option<(String, String)>;
+/// Who a request says that it comes from. The store decides what that is worth.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Requester {
+    /// Name and password.
+    pub login: Option<(String, String)>,
+    /// The common name of the connection's verified certificate.
+    pub certificate: Option<Arc<str>>,
+}
+
+impl Requester {
+    /// The name under which history and audit keep what the request does.
+    pub(super) fn name(&self) -> &str {
+        let login = self.login.as_ref().map(|(name, _)| name.as_str());
+        login.or(self.certificate.as_deref()).unwrap_or("anonymous")
+    }
+
+    /// The same way to the store, as this requester.
+    pub fn connect_options(&self, options: &ConnectOptions) -> ConnectOptions {
+        let (username, password) = self.login.clone().unzip();
+        ConnectOptions {
+            username,
+            password,
+            ..options.clone()
+        }
+    }
+}
+
+/// Passwords are for the store alone.
+impl fmt::Debug for Requester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+type Open = dyn Fn(&Requester) -> Result<Client, ClientError> + Send + Sync;
 
 /// What every request shares.
 #[derive(Clone)]
 pub struct Api {
-    /// Where the store is; the user in it is the service's own and is never lent to a request.
-    options: Arc<ConnectOptions>,
+    open: Arc<Open>,
     ns: Namespace,
-    clients: Arc<Mutex<HashMap<Credentials, Client>>>,
+    clients: Arc<Mutex<HashMap<Requester, Client>>>,
 }
 
 impl Api {
-    pub fn new(options: ConnectOptions, ns: Namespace) -> Self {
-        let options = ConnectOptions {
-            username: None,
-            password: None,
-            ..options
-        };
+    /// `open` makes a client of the store that acts as the requester and as nobody else.
+    pub fn new(
+        ns: Namespace,
+        open: impl Fn(&Requester) -> Result<Client, ClientError> + Send + Sync + 'static,
+    ) -> Self {
         Self {
-            options: Arc::new(options),
+            open: Arc::new(open),
             ns,
             clients: Arc::default(),
         }
+    }
+
+    /// For a store behind addresses; the user in the options is the service's own and is never lent
+    /// to a request.
+    pub fn remote(options: ConnectOptions, ns: Namespace) -> Self {
+        Self::new(ns, move |requester| {
+            Client::new(requester.connect_options(&options))
+        })
     }
 
     pub(super) fn namespace(&self) -> &Namespace {
         &self.ns
     }
 
-    /// A client with the requester's own credentials.
-    pub(super) fn client_for(&self, credentials: Credentials) -> Result<Client, Problem> {
+    /// A client that acts as the requester.
+    pub(super) fn client_for(&self, requester: Requester) -> Result<Client, Problem> {
         let mut clients = self.clients.lock();
-        if let Some(client) = clients.get(&credentials) {
+        if let Some(client) = clients.get(&requester) {
             return Ok(client.clone());
         }
-        let (username, password) = credentials.clone().unzip();
-        let client = Client::new(ConnectOptions {
-            username,
-            password,
-            ..(*self.options).clone()
-        })?;
+        let client = (self.open)(&requester)?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
-        clients.insert(credentials, client.clone());
+        clients.insert(requester, client.clone());
         Ok(client)
     }
 }
