@@ -1,6 +1,6 @@
 //! `agents list`: every host, what it should run and what its agent says that it runs.
 
-use schemas::fleet::AgentStatus;
+use schemas::fleet::{AgentStatus, ConfigSource, Watching};
 use serde::Serialize;
 
 use super::{
@@ -45,8 +45,13 @@ pub(crate) async fn list(context: &Context) -> Result<Exit, Failure> {
         ));
     }
     match context.out.format {
-        Format::Table => {
-            context.out.table(&table(&rows, now_ms()))?;
+        Format::Table | Format::Wide => {
+            let table = if context.out.is_wide {
+                wide_table(&rows, now_ms())
+            } else {
+                table(&rows, now_ms())
+            };
+            context.out.table(&table)?;
             for row in &rows {
                 for problem in &row.problems {
                     context.out.remark(&format!("{}: {problem}", row.host));
@@ -95,7 +100,7 @@ fn row(host: &str, view: &View) -> HostRow {
     }
 }
 
-fn drift_sentence(drift: &Drift) -> String {
+pub(crate) fn drift_sentence(drift: &Drift) -> String {
     let changes: Vec<String> = drift
         .changes
         .iter()
@@ -121,33 +126,101 @@ fn table(rows: &[HostRow], now_ms: u64) -> Table {
     let mut table = Table::new([
         "HOST", "STATE", "CONFIG", "ENTRIES", "FILES", "LAG", "LINES", "AGENT", "SEEN",
     ]);
+    for row in rows {
+        table.row(cells(row, now_ms));
+    }
+    table
+}
+
+fn cells(row: &HostRow, now_ms: u64) -> [Cell; 9] {
     let number =
         |revision: Option<i64>| revision.map_or("-".into(), |revision| revision.to_string());
+    let config = format!(
+        "{}/{}",
+        number(row.applied_revision),
+        number(row.desired_revision)
+    );
+    let from_agent = match &row.status {
+        None => std::array::from_fn(|_| Cell::from("-")),
+        Some(status) => from_agent(status, now_ms),
+    };
+    let [entries, files, lag, lines, agent, seen] = from_agent;
+    [
+        row.host.as_str().into(),
+        Cell::painted(&row.state, row.paint),
+        config.into(),
+        entries,
+        files,
+        lag,
+        lines,
+        agent,
+        seen,
+    ]
+}
+
+/// With what one looks for when something is wrong.
+fn wide_table(rows: &[HostRow], now_ms: u64) -> Table {
+    let mut table = Table::new([
+        "HOST", "STATE", "CONFIG", "ENTRIES", "FILES", "LAG", "LINES", "AGENT", "SEEN", "HOSTNAME",
+        "LABELS", "SOURCE", "WATCHING", "ERRORS", "LOST", "PROBLEMS",
+    ]);
     for row in rows {
-        let config = format!(
-            "{}/{}",
-            number(row.applied_revision),
-            number(row.desired_revision)
-        );
-        let state = Cell::painted(&row.state, row.paint);
-        let from_agent = match &row.status {
+        let more = match &row.status {
             None => std::array::from_fn(|_| Cell::from("-")),
-            Some(status) => from_agent(status, now_ms),
+            Some(status) => more_from_agent(status),
         };
-        let [entries, files, lag, lines, agent, seen] = from_agent;
+        let [host, state, config, entries, files, lag, lines, agent, seen] = cells(row, now_ms);
+        let [hostname, labels, source, watching, errors, lost] = more;
         table.row([
-            row.host.as_str().into(),
+            host,
             state,
-            config.into(),
+            config,
             entries,
             files,
             lag,
             lines,
             agent,
             seen,
+            hostname,
+            labels,
+            source,
+            watching,
+            errors,
+            lost,
+            row.problems.len().to_string().into(),
         ]);
     }
     table
+}
+
+fn more_from_agent(status: &AgentStatus) -> [Cell; 6] {
+    let labels: Vec<String> = status
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let labels = if labels.is_empty() {
+        "-".to_owned()
+    } else {
+        labels.join(",")
+    };
+    let source = match status.config_source {
+        ConfigSource::None => "none",
+        ConfigSource::Center => "center",
+        ConfigSource::Cache => "cache",
+    };
+    let watching = match status.watching {
+        Watching::Notify => "notify",
+        Watching::Polling => "polling",
+    };
+    [
+        status.hostname.as_str().into(),
+        labels.into(),
+        source.into(),
+        watching.into(),
+        status.totals.delivery_errors.to_string().into(),
+        size(status.totals.lost_bytes).into(),
+    ]
 }
 
 fn from_agent(status: &AgentStatus, now_ms: u64) -> [Cell; 6] {

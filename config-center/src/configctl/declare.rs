@@ -48,7 +48,7 @@ pub(crate) fn validate(out: Output, args: &flags::Files) -> Result<Exit, Failure
         Format::Json | Format::Yaml => {
             out.document(&serde_json::json!({ "objects": objects, "hosts": hosts }))?;
         }
-        Format::Table | Format::Name => {
+        Format::Table | Format::Wide | Format::Name => {
             out.line(&format!("valid: {objects} objects for {hosts} hosts"))?
         }
     }
@@ -164,8 +164,8 @@ fn show_effective(
         Failure::invalid(lines.join("\n"))
     })?;
     match out.format {
-        Format::Table if args.explain => explain(out, &effective)?,
-        Format::Table => out.table(&table(&effective))?,
+        Format::Table | Format::Wide if args.explain => explain(out, &effective)?,
+        Format::Table | Format::Wide => out.table(&table(&effective))?,
         Format::Name => {
             for log in effective.logs() {
                 out.line(log.path.as_str())?;
@@ -315,8 +315,8 @@ pub(crate) fn show(context: &Context, change: &Change) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Format::Table if change.is_empty() => out.line("no difference"),
-        Format::Table => {
+        Format::Table | Format::Wide if change.is_empty() => out.line("no difference"),
+        Format::Table | Format::Wide => {
             for object in &change.objects {
                 out.line(&object.to_string())?;
             }

@@ -5,10 +5,13 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 use schemas_client::ConnectOptions;
 
+use schemas::objects::{Name, Selector};
+
 use super::{
     duration::parse_duration,
     exit::{Exit, Failure},
     keys::{DEFAULT_NAMESPACE, Namespace, validate_host},
+    login, selector,
 };
 
 const EXIT_CODES: &str = "\
@@ -33,6 +36,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Table,
+    /// A table with more columns
+    Wide,
     Json,
     Yaml,
     /// One host per line
@@ -88,6 +93,9 @@ pub(crate) enum Command {
     /// Adds {path, topic} to each host's list and leaves every other entry as it is, also when
     /// others push at the same moment. A path that is there already with another topic gets the new
     /// topic (--add keeps both). The same push again writes nothing and succeeds.
+    ///
+    /// With --group, and for hosts of which objects speak, the objects are changed and published;
+    /// the keys of other hosts are written as they are.
     Push(Push),
     /// Stop collecting paths on hosts
     RmPath(RmPath),
@@ -109,10 +117,38 @@ pub(crate) enum Command {
     },
     /// Show a release by its number, or an object as KIND/NAME
     Show(Show),
+    /// Publish a deleted object again, as it was last
+    Undelete(Undelete),
+    /// Changes that are prepared, looked at and published later
+    #[command(subcommand)]
+    Draft(Draft),
+    /// Change an object in an editor ($VISUAL or $EDITOR) and publish it
+    ///
+    /// What somebody else published meanwhile is not overwritten: the text that was edited is kept in
+    /// a file then, as it is when there is a fault in it.
+    Edit(Edit),
+    /// Everything about one host, or about one object and the hosts that it reaches
+    Describe {
+        /// A host, or KIND/NAME
+        what: String,
+    },
+    /// Print lines as they reach Kafka, with the kcat program
+    ///
+    /// configctl itself speaks to the store alone. Lines of a host come from the topics that it
+    /// publishes to, picked by their keys (HOST:PATH unless an entry sets another one).
+    Tail(Tail),
+    /// As whom the store sees this connection, and what it may do
+    Whoami,
+    /// Check a user's password and keep it for these endpoints
+    ///
+    /// Kept in $XDG_CONFIG_HOME/configctl/logins.json, which nobody else can read. --user, --password
+    /// and their variables win over it; --forget removes it.
+    Login(Login),
     /// Put a release back, or restore a version of an object
     ///
     /// Without arguments, the last release is put back. `rollback Group/web --to 7` publishes the
     /// version that release 7 made; so a deleted object is restored, too.
+    #[command(visible_alias = "undo")]
     Rollback(Rollback),
     /// How releases travel through the fleet
     #[command(subcommand)]
@@ -138,6 +174,8 @@ pub(crate) enum Command {
     /// Plain keys, for looking behind the scenes
     #[command(subcommand)]
     Kv(Kv),
+    /// Write manual pages, one for each command, into a folder
+    Man { folder: PathBuf },
     /// Print a completion script for a shell
     Completion { shell: clap_complete::Shell },
     /// Print the version
@@ -220,10 +258,12 @@ pub(crate) struct Push {
     #[arg(short, long)]
     pub(crate) topic: String,
     #[command(flatten)]
-    pub(crate) hosts: Hosts,
+    pub(crate) place: Place,
     /// Keep an entry of the same path with another topic and add this one beside it
     #[arg(long)]
     pub(crate) add: bool,
+    #[command(flatten)]
+    pub(crate) why: Why,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }
@@ -237,21 +277,38 @@ pub(crate) struct RmPath {
     #[arg(short, long)]
     pub(crate) topic: Option<String>,
     #[command(flatten)]
-    pub(crate) hosts: Hosts,
+    pub(crate) place: Place,
+    /// Go on although many hosts would collect nothing afterwards
+    #[arg(long)]
+    pub(crate) allow_emptying: bool,
+    #[command(flatten)]
+    pub(crate) why: Why,
     #[command(flatten)]
     pub(crate) wait: Wait,
 }
 
+/// Where something is to be collected.
 #[derive(Debug, Args)]
-pub(crate) struct Hosts {
+#[group(required = true, multiple = false)]
+pub(crate) struct Place {
     /// Hosts, separated by commas; may be given several times
-    #[arg(
-        long = "host",
-        required = true,
-        value_delimiter = ',',
-        value_name = "HOST"
-    )]
-    names: Vec<String>,
+    #[arg(long = "host", value_delimiter = ',', value_name = "HOST")]
+    hosts: Vec<String>,
+    /// All hosts of a group, now and later
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Hosts that have these labels now, such as role=web,zone!=a
+    #[arg(short = 'l', long, value_name = "LABELS", value_parser = selector::parse)]
+    selector: Option<Selector>,
+}
+
+/// What a place means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// In the order given, each once.
+    Hosts(Vec<String>),
+    Group(Name),
+    Selected(Selector),
 }
 
 #[derive(Debug, Args)]
@@ -350,6 +407,97 @@ pub(crate) struct Rollback {
     /// The release to put back; the last one when left out
     #[arg(long, conflicts_with_all = ["what", "to"])]
     pub(crate) release: Option<u64>,
+    #[command(flatten)]
+    pub(crate) why: Why,
+    #[command(flatten)]
+    pub(crate) wait: RolloutWait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Undelete {
+    /// KIND/NAME
+    pub(crate) what: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
+    #[command(flatten)]
+    pub(crate) wait: RolloutWait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Edit {
+    /// KIND/NAME
+    pub(crate) what: String,
+    #[command(flatten)]
+    pub(crate) why: Why,
+    #[command(flatten)]
+    pub(crate) wait: RolloutWait,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// A topic, or a host with --host
+    #[arg(required_unless_present = "host", conflicts_with = "host")]
+    pub(crate) topic: Option<String>,
+    /// Lines of this host, whatever their topics
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Kafka's bootstrap servers
+    #[arg(
+        short,
+        long,
+        env = "CONFIGCTL_BROKERS",
+        default_value = "127.0.0.1:9092"
+    )]
+    pub(crate) brokers: String,
+    /// Begin this many lines before the end of each partition
+    #[arg(short = 'n', long, default_value_t = 0)]
+    pub(crate) last: u32,
+    /// End after so many lines
+    #[arg(short, long)]
+    pub(crate) count: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// Forget what is kept for these endpoints
+    #[arg(long)]
+    pub(crate) forget: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Draft {
+    /// Prepare a change from files; nothing reaches a host
+    Create(DraftCreate),
+    /// All drafts
+    List,
+    /// The objects of a draft
+    Show { name: String },
+    /// What publishing it now would change; exit code 1 when there is a difference
+    Diff { name: String },
+    /// Publish it, if nobody changed its objects since it was made
+    Publish(DraftPublish),
+    /// Throw it away
+    Discard { name: String },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DraftCreate {
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Objects to delete, as KIND/NAME
+    #[arg(long, value_name = "KIND/NAME")]
+    pub(crate) delete: Vec<String>,
+    #[command(flatten)]
+    pub(crate) why: Why,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DraftPublish {
+    pub(crate) name: String,
+    /// Go on although many hosts would collect nothing afterwards
+    #[arg(long)]
+    pub(crate) allow_emptying: bool,
     #[command(flatten)]
     pub(crate) why: Why,
     #[command(flatten)]
@@ -491,23 +639,40 @@ impl Connection {
     }
 
     /// The user of the connection, without the password.
-    pub(crate) fn user_name(&self) -> Option<&str> {
-        let user = self.user.as_deref()?;
-        let name = user.split_once(':').map_or(user, |(name, _)| name);
-        Some(name).filter(|name| !name.is_empty())
+    pub(crate) fn user_name(&self) -> Option<String> {
+        let Some(user) = self.given_user() else {
+            return login::kept(&self.endpoints).map(|login| login.user);
+        };
+        let is_whole = self.password.is_some();
+        let name = user.split_once(':').filter(|_| !is_whole);
+        let name = name.map_or(user, |(name, _)| name);
+        Some(name.to_owned()).filter(|name| !name.is_empty())
     }
 
-    /// The same way of connecting, to other endpoints.
-    pub(crate) fn options_for(&self, endpoints: &[String]) -> Result<ConnectOptions, Failure> {
-        Ok(ConnectOptions {
-            endpoints: endpoints.to_vec(),
-            ..self.options()?
-        })
+    fn given_user(&self) -> Option<&str> {
+        self.user.as_deref().filter(|user| !user.is_empty())
+    }
+
+    /// The password that stands on the command line or in a variable.
+    pub(crate) fn given_password(&self) -> Option<String> {
+        let of_user = || Some(self.given_user()?.split_once(':')?.1.to_owned());
+        self.password.clone().or_else(of_user)
+    }
+
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
     }
 
     pub(crate) fn options(&self) -> Result<ConnectOptions, Failure> {
-        let (username, password) = match self.user.as_deref().filter(|user| !user.is_empty()) {
-            None => (None, None),
+        self.options_for(&self.endpoints)
+    }
+
+    /// The same way of connecting, to these endpoints. A login that is kept for others stays there.
+    pub(crate) fn options_for(&self, endpoints: &[String]) -> Result<ConnectOptions, Failure> {
+        let (username, password) = match self.given_user() {
+            None => login::kept(endpoints)
+                .map(|login| (login.user, login.password))
+                .unzip(),
             Some(user) => match (&self.password, user.split_once(':')) {
                 (Some(password), _) => (Some(user.to_owned()), Some(password.clone())),
                 (None, Some((name, password))) => {
@@ -523,9 +688,17 @@ impl Connection {
             },
         };
         Ok(ConnectOptions {
-            endpoints: self.endpoints.clone(),
+            endpoints: endpoints.to_vec(),
             username,
             password,
+            ..self.anonymous_options()
+        })
+    }
+
+    /// The way of connecting, as nobody.
+    pub(crate) fn anonymous_options(&self) -> ConnectOptions {
+        ConnectOptions {
+            endpoints: self.endpoints.clone(),
             ca: self.cacert.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),
@@ -533,21 +706,27 @@ impl Connection {
             dial_timeout: self.dial_timeout,
             request_timeout: self.command_timeout,
             ..Default::default()
-        })
+        }
     }
 }
 
-impl Hosts {
-    /// The hosts in the order given, each once.
-    pub(crate) fn names(&self) -> Result<Vec<String>, Failure> {
+impl Place {
+    pub(crate) fn read(&self) -> Result<Where, Failure> {
+        if let Some(group) = &self.group {
+            let name = Name::new(group.as_str()).map_err(Failure::invalid)?;
+            return Ok(Where::Group(name));
+        }
+        if let Some(selector) = &self.selector {
+            return Ok(Where::Selected(selector.clone()));
+        }
         let mut names = Vec::new();
-        for name in self.names.iter().map(|name| name.trim()) {
+        for name in self.hosts.iter().map(|name| name.trim()) {
             validate_host(name).map_err(Failure::invalid)?;
             if !names.iter().any(|seen| seen == name) {
                 names.push(name.to_owned());
             }
         }
-        Ok(names)
+        Ok(Where::Hosts(names))
     }
 }
 
@@ -617,6 +796,24 @@ mod tests {
         let Command::Push(push) = Cli::try_parse_from(line).unwrap().command else {
             panic!("not a push");
         };
-        assert_eq!(push.hosts.names().unwrap(), ["b", "a"]);
+        let named = Where::Hosts(vec!["b".into(), "a".into()]);
+        assert_eq!(push.place.read().unwrap(), named);
+        let where_ = |rest: &[&str]| {
+            let line = ["configctl", "push", "/a", "-t", "t"].iter().chain(rest);
+            match Cli::try_parse_from(line).ok()?.command {
+                Command::Push(push) => push.place.read().ok(),
+                _ => None,
+            }
+        };
+        assert_eq!(
+            where_(&["--group", "web"]),
+            Some(Where::Group(Name::new("web").unwrap()))
+        );
+        assert!(matches!(
+            where_(&["-l", "role=web"]),
+            Some(Where::Selected(_))
+        ));
+        assert_eq!(where_(&[]), None);
+        assert_eq!(where_(&["--group", "web", "--host", "a"]), None);
     }
 }

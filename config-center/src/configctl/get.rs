@@ -61,7 +61,7 @@ pub(crate) async fn get(context: &Context, host: Option<&str>) -> Result<Exit, F
         }
     };
     match context.out.format {
-        Format::Table => context.out.table(&table(&configs))?,
+        Format::Table | Format::Wide => context.out.table(&table(&configs))?,
         Format::Name => {
             for config in &configs {
                 context.out.line(&config.host)?;

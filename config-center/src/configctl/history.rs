@@ -66,7 +66,7 @@ pub(crate) async fn history(context: &Context, what: Option<&str>) -> Result<Exi
                 context.out.line(&row.release.to_string())?;
             }
         }
-        Format::Table => {
+        Format::Table | Format::Wide => {
             let mut table = Table::new(["RELEASE", "WHEN", "AUTHOR", "WHAT", "REACH", "REASON"]);
             for row in &rows {
                 let cells: [Cell; 6] = [
@@ -144,6 +144,14 @@ fn document<T: Serialize>(context: &Context, value: &T) -> Result<(), Failure> {
         Format::Json => context.out.document(value),
         _ => context.out.yaml(value),
     }
+}
+
+pub(crate) async fn undelete(context: &Context, args: &flags::Undelete) -> Result<Exit, Failure> {
+    let author = actor(context, &args.why);
+    let (client, ns) = (&context.client, &context.namespace);
+    let published = releases::undelete(client, ns, &object_id(&args.what)?, &author).await?;
+    let longest = args.wait.wait.then_some(args.wait.timeout);
+    rollouts::follow_publish(context, published, longest).await
 }
 
 pub(crate) async fn rollback(context: &Context, args: &flags::Rollback) -> Result<Exit, Failure> {

@@ -72,7 +72,7 @@ async fn get(context: &Context, key: &str, prefix: bool) -> Result<Exit, Failure
         ));
     }
     match context.out.format {
-        flags::Format::Table => {
+        flags::Format::Table | flags::Format::Wide => {
             for kv in &answer.kvs {
                 // The bytes as they are, so that a value can be saved and put back.
                 context.out.write(&kv.key)?;
@@ -133,7 +133,9 @@ async fn del(context: &Context, key: &str, prefix: bool) -> Result<Exit, Failure
 fn told(context: &Context, document: &serde_json::Value, line: &str) -> Result<Exit, Failure> {
     match context.out.format {
         flags::Format::Json | flags::Format::Yaml => context.out.document(document)?,
-        flags::Format::Table | flags::Format::Name => context.out.line(line)?,
+        flags::Format::Table | flags::Format::Wide | flags::Format::Name => {
+            context.out.line(line)?
+        }
     }
     Ok(Exit::Done)
 }
@@ -180,7 +182,7 @@ fn print_event(context: &Context, kind: EventType, kv: &KeyValue) -> Result<(), 
         EventType::Put => "PUT",
         EventType::Delete => "DELETE",
     };
-    if context.out.format == flags::Format::Table {
+    if context.out.is_prose() {
         context.out.write(format!("{word}\n").as_bytes())?;
         context.out.write(&kv.key)?;
         context.out.write(b"\n")?;

@@ -21,7 +21,10 @@ use crate::fleet::{
 mod agents;
 mod cluster;
 mod declare;
+mod describe;
+mod drafts;
 mod duration;
+mod edit;
 mod exit;
 mod files;
 mod flags;
@@ -29,12 +32,17 @@ mod get;
 mod history;
 mod hosts;
 mod kv;
+mod login;
+mod manual;
 mod output;
 mod portability;
 mod publish;
 mod push;
+mod push_objects;
 mod rollouts;
+mod selector;
 mod table;
+mod tail;
 mod trail;
 mod wait;
 
@@ -104,6 +112,7 @@ async fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
             out.write(&script)?;
             return Ok(Exit::Done);
         }
+        Command::Man { folder } => return manual::write(out, folder),
         Command::Validate(args) => return declare::validate(out, args),
         Command::Effective(args) if !args.files.is_empty() => {
             return declare::effective_offline(out, args);
@@ -123,6 +132,9 @@ async fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
         command,
         ..
     } = cli;
+    if let Command::Login(args) = &command {
+        return login::login(&connection, out, args).await;
+    }
     let context = Context {
         client: Client::new(connection.options()?)?,
         namespace: connection.namespace(),
@@ -147,11 +159,21 @@ async fn run(cli: Cli, out: Output) -> Result<Exit, Failure> {
             Command::History { what } => history::history(&context, what.as_deref()).await,
             Command::Show(args) => history::show(&context, args).await,
             Command::Rollback(args) => history::rollback(&context, args).await,
+            Command::Undelete(args) => history::undelete(&context, args).await,
+            Command::Draft(command) => drafts::run(&context, command).await,
+            Command::Edit(args) => edit::edit(&context, args).await,
+            Command::Describe { what } => describe::describe(&context, what).await,
+            Command::Tail(args) => tail::tail(&context, args).await,
+            Command::Whoami => login::whoami(&context).await,
             Command::Rollout(command) => rollouts::run(&context, command).await,
             Command::Audit(args) => trail::show(&context, args).await,
             Command::Export => portability::export(&context).await,
             Command::Import(args) => portability::import(&context, args).await,
-            Command::Validate(_) | Command::Completion { .. } | Command::Version => Ok(Exit::Done),
+            Command::Validate(_)
+            | Command::Completion { .. }
+            | Command::Man { .. }
+            | Command::Login(_)
+            | Command::Version => Ok(Exit::Done),
         }
     };
     unless_interrupted(&context, work).await
@@ -163,7 +185,7 @@ fn actor(context: &Context, why: &Why) -> Author {
     let name = why
         .author
         .clone()
-        .or_else(|| context.connection.user_name().map(str::to_owned))
+        .or_else(|| context.connection.user_name())
         .or_else(of_machine)
         .unwrap_or_else(|| "unknown".into());
     let now_ms = fleet_audit::now_ms();

@@ -22,10 +22,21 @@ fn unprintable(error: &dyn std::fmt::Display) -> Failure {
     )
 }
 
+pub(crate) fn yaml_text<T: Serialize>(value: &T) -> Result<String, Failure> {
+    let mut text = Vec::new();
+    let mut serializer = serde_yaml::Serializer::new(&mut text);
+    // `{percent: 10}` as people write it, and not YAML's tag `!percent 10`.
+    singleton_map_recursive::serialize(value, &mut serializer)
+        .map_err(|error| unprintable(&error))?;
+    String::from_utf8(text).map_err(|error| unprintable(&error))
+}
+
 /// Standard output with the format the operator chose.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) format: Format,
+    /// Tables have all their columns.
+    pub(crate) is_wide: bool,
     colours: bool,
 }
 
@@ -33,6 +44,7 @@ impl Output {
     pub(crate) fn new(format: Format) -> Self {
         let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
+            is_wide: format == Format::Wide,
             format,
             colours: wanted && io::stdout().is_terminal(),
         }
@@ -40,7 +52,7 @@ impl Output {
 
     /// True when results are lines for people and not a document for programs.
     pub(crate) fn is_prose(&self) -> bool {
-        self.format == Format::Table
+        matches!(self.format, Format::Table | Format::Wide)
     }
 
     /// A line of the result, for people.
@@ -63,12 +75,7 @@ impl Output {
 
     /// The result as YAML, whatever the format: the form in which people write objects.
     pub(crate) fn yaml<T: Serialize>(&self, value: &T) -> Result<(), Failure> {
-        let mut text = Vec::new();
-        let mut serializer = serde_yaml::Serializer::new(&mut text);
-        // `{percent: 10}` as people write it, and not YAML's tag `!percent 10`.
-        singleton_map_recursive::serialize(value, &mut serializer)
-            .map_err(|error| unprintable(&error))?;
-        self.write(&text)
+        self.write(yaml_text(value)?.as_bytes())
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<(), Failure> {

@@ -41,7 +41,7 @@ fn print(context: &Context, objects: &[&Object]) -> Result<(), Failure> {
         Format::Name => objects
             .iter()
             .try_for_each(|object| context.out.line(&object.id().to_string())),
-        Format::Table | Format::Yaml => objects.iter().try_for_each(|object| {
+        Format::Table | Format::Wide | Format::Yaml => objects.iter().try_for_each(|object| {
             context.out.line("---")?;
             context.out.yaml(object)
         }),

@@ -1,9 +1,20 @@
 //! `push` and `rm-path`: publish to one or many hosts, then wait for their agents if asked to.
+//!
+//! Of a host of which objects speak, the objects are changed (`push_objects`): its key follows from
+//! them, and an edit of the key would be drift. The keys of other hosts are written as they are.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
+use config_center_core::fleet::merge::Ambiguous;
 use futures::{StreamExt as _, stream};
-use schemas::agent::{LogEntry, validate_path, validate_topic};
+use schemas::{
+    agent::{LogEntry, validate_path, validate_topic},
+    objects::{Name, Selector},
+};
 use serde::Serialize;
 
 use super::{
@@ -11,11 +22,16 @@ use super::{
     document::Document,
     exit::{Exit, Failure, combined},
     flags,
+    flags::{Place, Where},
     host_state::{Desired, problem_sentence},
     merge::{self, Change, OtherTopic},
     publish::{Edited, Published, publish},
-    wait::{News, Outcome, Target, wait_for_agents},
+    push_objects,
+    rollouts::p99_ms,
+    sha256_hex,
+    wait::{News, Outcome, Target, first_line, wait_for_agents},
 };
+use crate::fleet::{error::FleetError, snapshot, view::View};
 
 /// Hosts that are written to at the same time.
 const HOSTS_AT_ONCE: usize = 16;
@@ -48,7 +64,7 @@ impl Standing {
 
 /// What happened to one path on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Note {
+pub(crate) struct Note {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<String>,
@@ -58,7 +74,30 @@ struct Note {
 }
 
 impl Note {
-    fn sentence(&self) -> String {
+    pub(crate) fn pushed(entry: &LogEntry, change: Change) -> Self {
+        let (change, topic_before) = match change {
+            Change::Added => ("added", None),
+            Change::TopicChanged { from } => ("topic changed", from),
+            Change::AlreadyThere => ("already there", None),
+        };
+        Self {
+            path: entry.path.clone(),
+            topic: Some(entry.topic.clone()),
+            change,
+            topic_before,
+        }
+    }
+
+    pub(crate) fn removed(path: &str, topic: Option<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            topic,
+            change: "removed",
+            topic_before: None,
+        }
+    }
+
+    pub(crate) fn sentence(&self) -> String {
         let topic = self.topic.as_deref().unwrap_or("no topic");
         let path = &self.path;
         match (self.change, self.topic_before.as_deref()) {
@@ -76,43 +115,117 @@ impl Note {
 
 /// The result for one host, as `-o json` prints it.
 #[derive(Debug, Serialize)]
-struct HostResult {
-    host: String,
-    key: String,
+pub(crate) struct HostResult {
+    pub(crate) host: String,
+    pub(crate) key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    revision: Option<i64>,
+    pub(crate) revision: Option<i64>,
+    /// The release by which it is published; absent when the key alone was written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
-    written: bool,
-    changes: Vec<Note>,
+    pub(crate) release: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<AgentResult>,
+    pub(crate) sha256: Option<String>,
+    pub(crate) written: bool,
+    pub(crate) changes: Vec<Note>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    pub(crate) agent: Option<AgentResult>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
     #[serde(skip)]
-    exit: Exit,
+    pub(crate) exit: Exit,
 }
 
 #[derive(Debug, Serialize)]
-struct AgentResult {
-    state: &'static str,
+pub(crate) struct AgentResult {
+    pub(crate) state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    took_ms: Option<u64>,
+    pub(crate) took_ms: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
+}
+
+/// What is asked for, whatever it is done to.
+pub(crate) enum Wanted {
+    Push(Vec<LogEntry>, OtherTopic),
+    Remove {
+        paths: Vec<String>,
+        topic: Option<String>,
+    },
+}
+
+impl Wanted {
+    /// The entries whose first lines are worth waiting for.
+    pub(crate) fn entries(&self) -> &[LogEntry] {
+        match self {
+            Self::Push(entries, _) => entries,
+            Self::Remove { .. } => &[],
+        }
+    }
+
+    fn holds(&self, document: &Document) -> bool {
+        match self {
+            Self::Push(entries, _) => entries.iter().all(|entry| merge::holds(document, entry)),
+            Self::Remove { paths, topic } => paths
+                .iter()
+                .all(|path| merge::remove(document, path, topic.as_deref()).1.is_empty()),
+        }
+    }
+
+    fn edit(&self, host: &str, document: Option<&Document>) -> Result<Edited<Vec<Note>>, Failure> {
+        match self {
+            Self::Push(entries, other_topic) => {
+                let mut document = document.cloned().unwrap_or_default();
+                let mut notes = Vec::new();
+                for entry in entries {
+                    let ambiguous = |error: Ambiguous| Failure::invalid(format!("{host}: {error}"));
+                    let (after, change) =
+                        merge::push(&document, entry, *other_topic).map_err(ambiguous)?;
+                    document = after;
+                    notes.push(Note::pushed(entry, change));
+                }
+                Ok(Edited { document, notes })
+            }
+            Self::Remove { paths, topic } => {
+                let topic = topic.as_deref();
+                let not_found =
+                    |what: String| Failure::new(Exit::NotFound, format!("{host}: {what}"));
+                let mut document = document
+                    .cloned()
+                    .ok_or_else(|| not_found("no configuration; nothing was changed".into()))?;
+                let mut notes = Vec::new();
+                for path in paths {
+                    let (after, topics) = merge::remove(&document, path, topic);
+                    if topics.is_empty() {
+                        return Err(not_found(format!(
+                            "{}; nothing was changed",
+                            missing(path, topic)
+                        )));
+                    }
+                    document = after;
+                    notes.extend(topics.into_iter().map(|topic| Note::removed(path, topic)));
+                }
+                Ok(Edited { document, notes })
+            }
+        }
+    }
+}
+
+pub(crate) fn missing(path: &str, topic: Option<&str>) -> String {
+    let with = topic.map(|topic| format!(" → {topic}")).unwrap_or_default();
+    format!("{path}{with} is not there")
 }
 
 pub(crate) async fn push(context: &Context, args: &flags::Push) -> Result<Exit, Failure> {
     validate_topic(&args.topic).map_err(Failure::invalid)?;
-    let mut wanted: Vec<LogEntry> = Vec::new();
+    let mut entries: Vec<LogEntry> = Vec::new();
     for path in &args.paths {
         validate_path(path).map_err(Failure::invalid)?;
         let entry = LogEntry {
             path: path.clone(),
             topic: args.topic.clone(),
         };
-        if !wanted.contains(&entry) {
-            wanted.push(entry);
+        if !entries.contains(&entry) {
+            entries.push(entry);
         }
     }
     let other_topic = if args.add {
@@ -120,82 +233,110 @@ pub(crate) async fn push(context: &Context, args: &flags::Push) -> Result<Exit, 
     } else {
         OtherTopic::Change
     };
-    let still_holds =
-        |document: &Document| wanted.iter().all(|entry| merge::holds(document, entry));
-    let edit = |host: &str, document: Option<&Document>| {
-        let mut document = document.cloned().unwrap_or_default();
-        let mut notes = Vec::new();
-        for entry in &wanted {
-            let (after, change) = merge::push(&document, entry, other_topic)
-                .map_err(|ambiguous| Failure::invalid(format!("{host}: {ambiguous}")))?;
-            document = after;
-            notes.push(push_note(entry, change));
-        }
-        Ok(Edited { document, notes })
+    let wanted = Wanted::Push(entries, other_topic);
+    let how = push_objects::How {
+        why: &args.why,
+        wait: &args.wait,
+        allow_emptying: false,
     };
-    change_hosts(context, &args.hosts, &args.wait, edit, &still_holds).await
-}
-
-fn push_note(entry: &LogEntry, change: Change) -> Note {
-    let (change, topic_before) = match change {
-        Change::Added => ("added", None),
-        Change::TopicChanged { from } => ("topic changed", from),
-        Change::AlreadyThere => ("already there", None),
-    };
-    Note {
-        path: entry.path.clone(),
-        topic: Some(entry.topic.clone()),
-        change,
-        topic_before,
-    }
+    change(context, &args.place, &wanted, &how).await
 }
 
 pub(crate) async fn rm_path(context: &Context, args: &flags::RmPath) -> Result<Exit, Failure> {
-    let topic = args.topic.as_deref();
-    let still_holds = |document: &Document| {
-        let is_gone = |path: &String| merge::remove(document, path, topic).1.is_empty();
-        args.paths.iter().all(is_gone)
+    let wanted = Wanted::Remove {
+        paths: args.paths.clone(),
+        topic: args.topic.clone(),
     };
-    let edit = |host: &str, document: Option<&Document>| {
-        let not_found = |what: String| Failure::new(Exit::NotFound, format!("{host}: {what}"));
-        let mut document = document
-            .cloned()
-            .ok_or_else(|| not_found("no configuration; nothing was changed".into()))?;
-        let mut notes = Vec::new();
-        for path in &args.paths {
-            let (after, topics) = merge::remove(&document, path, topic);
-            if topics.is_empty() {
-                let with = topic.map(|topic| format!(" → {topic}")).unwrap_or_default();
-                return Err(not_found(format!(
-                    "{path}{with} is not there; nothing was changed"
-                )));
-            }
-            document = after;
-            notes.extend(topics.into_iter().map(|topic| Note {
-                path: path.clone(),
-                topic,
-                change: "removed",
-                topic_before: None,
-            }));
-        }
-        Ok(Edited { document, notes })
+    let how = push_objects::How {
+        why: &args.why,
+        wait: &args.wait,
+        allow_emptying: args.allow_emptying,
     };
-    change_hosts(context, &args.hosts, &args.wait, edit, &still_holds).await
+    change(context, &args.place, &wanted, &how).await
 }
 
-async fn change_hosts(
+async fn change(
     context: &Context,
-    hosts: &flags::Hosts,
-    wait: &flags::Wait,
-    edit: impl Fn(&str, Option<&Document>) -> Result<Edited<Vec<Note>>, Failure>,
-    still_holds: &(dyn Fn(&Document) -> bool + Sync),
+    place: &Place,
+    wanted: &Wanted,
+    how: &push_objects::How<'_>,
 ) -> Result<Exit, Failure> {
-    let edit = &edit;
-    let changed: Vec<_> = stream::iter(hosts.names()?)
+    let hosts = match place.read()? {
+        Where::Group(group) => return push_objects::group(context, &group, wanted, how).await,
+        Where::Hosts(hosts) => hosts,
+        Where::Selected(selector) => selected(context, &selector).await?,
+    };
+    let (declared, plain) = split(context, hosts).await?;
+    let mut results = Vec::new();
+    if !declared.is_empty() {
+        results.extend(push_objects::hosts(context, &declared, wanted, how).await?);
+    }
+    if !plain.is_empty() {
+        results.extend(change_keys(context, plain, wanted, how.wait).await?);
+    }
+    if !context.out.is_prose() {
+        print_results(context, &results)?;
+    }
+    Ok(combined(results.iter().map(|result| result.exit)))
+}
+
+/// Hosts that have these labels by their objects, or else by what their agents say.
+async fn selected(context: &Context, selector: &Selector) -> Result<Vec<String>, Failure> {
+    let inventory = snapshot::read(&context.client, &context.namespace)
+        .await?
+        .inventory;
+    let view = View::load(&context.client, &context.namespace).await?;
+    let mut known: BTreeMap<String, bool> = BTreeMap::new();
+    for host in view.hosts() {
+        known.insert(host.to_owned(), selector.matches(&view.labels(host)));
+    }
+    for host in inventory.host_names() {
+        if let Some((object, _)) = inventory.host(&host) {
+            let labels = &object.metadata.labels;
+            known.insert(host.to_string(), selector.matches(labels));
+        }
+    }
+    let hosts: Vec<String> = known
+        .into_iter()
+        .filter_map(|(host, matches)| matches.then_some(host))
+        .collect();
+    if hosts.is_empty() {
+        let message = "no host has these labels; nothing was changed";
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    Ok(hosts)
+}
+
+/// Hosts of which objects speak, and the others.
+async fn split(context: &Context, hosts: Vec<String>) -> Result<(Vec<Name>, Vec<String>), Failure> {
+    let declared = match snapshot::read(&context.client, &context.namespace).await {
+        Ok(snapshot) => snapshot.inventory.host_names(),
+        // Who may write keys and not read objects has plain keys to work with.
+        Err(FleetError::Client(error)) if error.is_denied() => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for host in hosts {
+        match declared.iter().find(|name| name.as_str() == host) {
+            Some(name) => with.push(name.clone()),
+            None => without.push(host),
+        }
+    }
+    Ok((with, without))
+}
+
+async fn change_keys(
+    context: &Context,
+    hosts: Vec<String>,
+    wanted: &Wanted,
+    wait: &flags::Wait,
+) -> Result<Vec<HostResult>, Failure> {
+    let still_holds = |document: &Document| wanted.holds(document);
+    let changed: Vec<_> = stream::iter(hosts)
         .map(|host| async move {
             let key = context.namespace.config(&host);
             let published = publish(&context.client, &host, &key, |document| {
-                edit(&host, document)
+                wanted.edit(&host, document)
             })
             .await;
             if let Ok(published) = &published {
@@ -217,7 +358,7 @@ async fn change_hosts(
                     sha256: published.sha256.clone(),
                 },
                 sent_at: published.sent_at,
-                still_holds,
+                still_holds: &still_holds,
             });
         }
         let result = host_result(host, key, published);
@@ -225,12 +366,9 @@ async fn change_hosts(
         results.push(result);
     }
     if wait.wait && !targets.is_empty() {
-        wait_for(context, wait, targets, &mut results).await?;
+        wait_for(context, wait, targets, wanted, &mut results).await?;
     }
-    if !context.out.is_prose() {
-        print_results(context, &results)?;
-    }
-    Ok(combined(results.iter().map(|result| result.exit)))
+    Ok(results)
 }
 
 fn host_result(
@@ -238,28 +376,30 @@ fn host_result(
     key: String,
     published: Result<Published<Vec<Note>>, Failure>,
 ) -> HostResult {
+    let nothing = HostResult {
+        host,
+        key,
+        revision: None,
+        release: None,
+        sha256: None,
+        written: false,
+        changes: Vec::new(),
+        agent: None,
+        error: None,
+        exit: Exit::Done,
+    };
     match published {
         Ok(published) => HostResult {
-            host,
-            key,
             revision: Some(published.revision),
             sha256: Some(published.sha256),
             written: published.written,
             changes: published.notes,
-            agent: None,
-            error: None,
-            exit: Exit::Done,
+            ..nothing
         },
         Err(failure) => HostResult {
-            host,
-            key,
-            revision: None,
-            sha256: None,
-            written: false,
-            changes: Vec::new(),
-            agent: None,
             error: Some(failure.message),
             exit: failure.exit,
+            ..nothing
         },
     }
 }
@@ -287,10 +427,47 @@ fn tell_published(context: &Context, result: &HostResult) -> Result<(), Failure>
     Ok(())
 }
 
+/// Waits for hosts whose keys hold already what is wanted.
+pub(crate) async fn wait_for_standing(
+    context: &Context,
+    wait: &flags::Wait,
+    wanted: &Wanted,
+    results: &mut [HostResult],
+) -> Result<(), Failure> {
+    let still_holds = |document: &Document| wanted.holds(document);
+    let mut targets = Vec::new();
+    for result in results.iter_mut() {
+        match context.client.get(result.key.clone()).await?.kv {
+            Some(kv) => targets.push(Target {
+                host: result.host.clone(),
+                desired: Desired {
+                    revision: kv.mod_revision,
+                    sha256: sha256_hex(&kv.value),
+                },
+                sent_at: Instant::now(),
+                still_holds: &still_holds,
+            }),
+            None => {
+                result.exit = Exit::AnsweredNo;
+                result.agent = Some(AgentResult {
+                    state: "pending",
+                    took_ms: None,
+                    errors: vec!["its key is not written yet: a rollout is under way".into()],
+                });
+            }
+        }
+    }
+    if targets.is_empty() {
+        return Ok(());
+    }
+    wait_for(context, wait, targets, wanted, results).await
+}
+
 async fn wait_for(
     context: &Context,
     wait: &flags::Wait,
     targets: Vec<Target<'_>>,
+    wanted: &Wanted,
     results: &mut [HostResult],
 ) -> Result<(), Failure> {
     let hosts: Vec<String> = targets.iter().map(|target| target.host.clone()).collect();
@@ -322,16 +499,11 @@ async fn wait_for(
         tell,
     )
     .await?;
-    let mut slowest_ms = 0;
-    let mut applied = 0;
+    let mut took: BTreeMap<String, Duration> = BTreeMap::new();
     for (host, outcome) in hosts.iter().zip(&outcomes) {
         let (exit, agent, sentence) = describe(host, outcome, wait);
-        if let Some(took_ms) = agent.took_ms {
-            applied += 1;
-            slowest_ms = slowest_ms.max(took_ms);
-            if alone && context.out.is_prose() {
-                context.out.line(&sentence)?;
-            }
+        if let Outcome::Applied { took: time } = outcome {
+            took.insert(host.clone(), *time);
         } else {
             context.out.remark(&format!("configctl: {sentence}"));
         }
@@ -340,17 +512,39 @@ async fn wait_for(
             result.agent = Some(agent);
         }
     }
-    if !alone && context.out.is_prose() {
-        let slowest = match applied {
-            0 => String::new(),
-            _ => format!(", slowest {slowest_ms} ms"),
-        };
-        context.out.line(&format!(
-            "applied on {applied}/{} hosts{slowest}",
-            hosts.len()
-        ))?;
+    if context.out.is_prose() {
+        tell_applied(context, &hosts, &took, wanted).await?;
     }
     Ok(())
+}
+
+/// "applied on 12/12 hosts, p99 84 ms; first line in Kafka after 210 ms"
+pub(crate) async fn tell_applied(
+    context: &Context,
+    hosts: &[String],
+    took: &BTreeMap<String, Duration>,
+    wanted: &Wanted,
+) -> Result<(), Failure> {
+    let mut words = match (hosts, took.len()) {
+        ([_], 0) => return Ok(()),
+        ([only], _) => format!("applied on {only} in {} ms", p99_ms(took.values().copied())),
+        (_, 0) => format!("applied on 0/{} hosts", hosts.len()),
+        (_, applied) => format!(
+            "applied on {applied}/{} hosts, p99 {} ms",
+            hosts.len(),
+            p99_ms(took.values().copied())
+        ),
+    };
+    if !wanted.entries().is_empty() && !took.is_empty() {
+        let (client, ns) = (&context.client, &context.namespace);
+        words.push_str(
+            &match first_line(client, ns, took, wanted.entries()).await {
+                Some(after) => format!("; first line in Kafka after {} ms", after.as_millis()),
+                None => "; no line in Kafka yet".to_owned(),
+            },
+        );
+    }
+    context.out.line(&words)
 }
 
 fn describe(host: &str, outcome: &Outcome, wait: &flags::Wait) -> (Exit, AgentResult, String) {

@@ -4,11 +4,12 @@
 //! etcd needs no further service while somebody waits. Ctrl-C stops watching, not the rollout.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
-use config_center_core::fleet::rollout::Progress;
+use config_center_core::fleet::{host_state::HostState, rollout::Progress};
 use tokio::time::Instant;
 
 use super::{
@@ -23,6 +24,7 @@ use crate::fleet::{
     driver::{Driver, News, load_plan},
     error::FleetError,
     publish::Published,
+    records::{StoredPlan, StoredRollout},
     rollout_status::RolloutStatus,
     rollouts as stored,
     view::View,
@@ -38,6 +40,68 @@ fn exit_of(rollout: &RolloutStatus) -> Exit {
     }
 }
 
+/// How following rollouts ended, and how long their hosts took.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) exit: Exit,
+    pub(crate) stopwatch: Stopwatch,
+}
+
+impl Followed {
+    fn nothing() -> Self {
+        Self {
+            exit: Exit::Done,
+            stopwatch: Stopwatch::default(),
+        }
+    }
+}
+
+/// Takes the time of each host, from the write of its key to the proof that it runs it. It looks
+/// whenever there are news, so a time is never too short.
+#[derive(Debug, Default)]
+pub(crate) struct Stopwatch {
+    written: HashMap<String, Instant>,
+    pub(crate) applied: BTreeMap<String, Duration>,
+}
+
+impl Stopwatch {
+    fn look(&mut self, rollout: &StoredRollout, plan: &StoredPlan, view: &View) {
+        let now = Instant::now();
+        let hosts = &plan.plan.hosts;
+        for host in &hosts[..rollout.progress.published.min(hosts.len())] {
+            if self.applied.contains_key(host) || rollout.progress.skipped.contains_key(host) {
+                continue;
+            }
+            let written = *self.written.entry(host.clone()).or_insert(now);
+            if matches!(view.state(host), HostState::Applied) {
+                self.applied.insert(host.clone(), now - written);
+            }
+        }
+    }
+
+    /// "p99 84 ms", when there is anything to say.
+    fn words(&self) -> Option<String> {
+        let times = self.applied.values().copied();
+        (!self.applied.is_empty()).then(|| format!("p99 {} ms", p99_ms(times)))
+    }
+}
+
+/// The time that one in a hundred exceeds, at most.
+pub(crate) fn p99_ms(times: impl Iterator<Item = Duration>) -> u128 {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort();
+    let rank = (times.len() * 99).div_ceil(100);
+    let at = times.get(rank.saturating_sub(1));
+    at.map_or(0, Duration::as_millis)
+}
+
+/// Whether a document at the end is this function's to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Printed,
+    Silent,
+}
+
 /// After a publish: tells what was released, takes the steps that can be taken now, and waits for
 /// the rest when asked to.
 pub(crate) async fn follow_publish(
@@ -45,15 +109,52 @@ pub(crate) async fn follow_publish(
     published: Published,
     wait: Option<Duration>,
 ) -> Result<Exit, Failure> {
+    Ok(follow(context, published, wait).await?.exit)
+}
+
+/// As `follow`, for a command that prints a document of its own.
+pub(crate) async fn follow_quietly(
+    context: &Context,
+    published: Published,
+    wait: Option<Duration>,
+) -> Result<Followed, Failure> {
+    let Some(release) = &published.release else {
+        return Ok(Followed::nothing());
+    };
+    context.standing.add_release(release.number);
+    if context.out.is_prose() {
+        context.out.line(&format!(
+            "release {}: {} (revision {})",
+            release.number, release.summary, published.revision
+        ))?;
+    }
+    let to_the_end = wait.is_some();
+    watch_rollouts(
+        context,
+        &published.rollouts,
+        wait,
+        to_the_end,
+        Ending::Silent,
+    )
+    .await
+}
+
+pub(crate) async fn follow(
+    context: &Context,
+    published: Published,
+    wait: Option<Duration>,
+) -> Result<Followed, Failure> {
     let Some(release) = &published.release else {
         match context.out.format {
-            Format::Table => context.out.line("nothing to change, nothing written")?,
+            Format::Table | Format::Wide => {
+                context.out.line("nothing to change, nothing written")?;
+            }
             Format::Json | Format::Yaml => context
                 .out
                 .document(&serde_json::json!({ "release": null }))?,
             Format::Name => {}
         }
-        return Ok(Exit::Done);
+        return Ok(Followed::nothing());
     };
     context.standing.add_release(release.number);
     if context.out.is_prose() {
@@ -65,7 +166,15 @@ pub(crate) async fn follow_publish(
             release.number, release.summary, published.revision
         ))?;
     }
-    let exit = watch_rollouts(context, &published.rollouts, wait, wait.is_some()).await?;
+    let to_the_end = wait.is_some();
+    let followed = watch_rollouts(
+        context,
+        &published.rollouts,
+        wait,
+        to_the_end,
+        Ending::Printed,
+    )
+    .await?;
     match context.out.format {
         Format::Json | Format::Yaml if wait.is_none() => {
             context.out.document(&serde_json::json!({
@@ -78,7 +187,7 @@ pub(crate) async fn follow_publish(
         Format::Name => context.out.line(&release.number.to_string())?,
         _ => {}
     }
-    Ok(exit)
+    Ok(followed)
 }
 
 pub(crate) async fn run(context: &Context, command: &flags::Rollout) -> Result<Exit, Failure> {
@@ -89,7 +198,8 @@ pub(crate) async fn run(context: &Context, command: &flags::Rollout) -> Result<E
                 Some(id) => vec![id.clone()],
                 None => running(context).await?,
             };
-            watch_rollouts(context, &ids, *timeout, true).await
+            let watched = watch_rollouts(context, &ids, *timeout, true, Ending::Printed);
+            Ok(watched.await?.exit)
         }
         flags::Rollout::Pause { id, why } => {
             let author = actor(context, why);
@@ -139,7 +249,7 @@ async fn command_to(
     stored::command(client, ns, id, action, &author, command).await?;
     // What can be done at once is done at once: a resumed rollout should move.
     let ids = [id.to_owned()];
-    watch_rollouts(context, &ids, None, false).await?;
+    watch_rollouts(context, &ids, None, false, Ending::Printed).await?;
     Ok(Exit::Done)
 }
 
@@ -167,8 +277,8 @@ async fn status(context: &Context, id: Option<&str>) -> Result<Exit, Failure> {
                 context.out.line(&rollout.id)?;
             }
         }
-        (Format::Table, Some(_)) => tell(context, &shown[0])?,
-        (Format::Table, None) => context.out.table(&table(&shown))?,
+        (Format::Table | Format::Wide, Some(_)) => tell(context, &shown[0])?,
+        (Format::Table | Format::Wide, None) => context.out.table(&table(&shown))?,
     }
     Ok(id.map_or(Exit::Done, |_| exit_of(&shown[0])))
 }
@@ -216,20 +326,24 @@ async fn watch_rollouts(
     ids: &[String],
     longest: Option<Duration>,
     to_the_end: bool,
-) -> Result<Exit, Failure> {
+    ending: Ending,
+) -> Result<Followed, Failure> {
     if ids.is_empty() {
         if to_the_end && context.out.is_prose() {
             context.out.line("no rollout is under way")?;
         }
-        return Ok(Exit::Done);
+        return Ok(Followed::nothing());
     }
     let deadline = longest.map(|longest| Instant::now() + longest);
     let mut driver = Driver::new(context.client.clone(), context.namespace.clone()).await?;
-    let mut live = Live::new(context);
+    let mut live = Live::new(context, ending);
+    let mut stopwatch = Stopwatch::default();
     loop {
         loop {
             match driver.step().await? {
-                News::Stepped { .. } => live.show(&shown(context, &mut driver, ids).await?)?,
+                News::Stepped { .. } => {
+                    live.show(&shown(context, &mut driver, ids, &mut stopwatch).await?)?;
+                }
                 News::Faulty { id, reason } if ids.contains(&id) => {
                     return Err(Failure::invalid(format!("rollout {id}: {reason}")));
                 }
@@ -241,12 +355,21 @@ async fn watch_rollouts(
                 News::Idle | News::StoreGone { .. } => break,
             }
         }
-        let shown = shown(context, &mut driver, ids).await?;
+        let shown = shown(context, &mut driver, ids, &mut stopwatch).await?;
         live.show(&shown)?;
         if !to_the_end || shown.iter().all(|rollout| rollout.is_at_rest) {
             live.end(&shown)?;
+            let speaks = to_the_end && ending == Ending::Printed && context.out.is_prose();
+            if let Some(words) = stopwatch.words().filter(|_| speaks) {
+                context
+                    .out
+                    .line(&format!("  {words} from a host's key to the proof"))?;
+            }
             let worst = shown.iter().map(exit_of).find(|exit| *exit != Exit::Done);
-            return Ok(worst.filter(|_| to_the_end).unwrap_or(Exit::Done));
+            return Ok(Followed {
+                exit: worst.filter(|_| to_the_end).unwrap_or(Exit::Done),
+                stopwatch,
+            });
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             live.end(&shown)?;
@@ -265,6 +388,7 @@ async fn shown(
     context: &Context,
     driver: &mut Driver,
     ids: &[String],
+    stopwatch: &mut Stopwatch,
 ) -> Result<Vec<RolloutStatus>, Failure> {
     let mut shown = Vec::new();
     for id in ids {
@@ -280,6 +404,7 @@ async fn shown(
                 std::sync::Arc::new(load_plan(&context.client, &context.namespace, &rollout).await?)
             }
         };
+        stopwatch.look(&rollout, &plan, driver.view());
         shown.push(RolloutStatus::new(&rollout, &plan, driver.view()));
     }
     Ok(shown)
@@ -289,15 +414,17 @@ async fn shown(
 struct Live<'a> {
     context: &'a Context,
     is_terminal: bool,
+    ending: Ending,
     last: String,
 }
 
 const BAR_CELLS: usize = 20;
 
 impl<'a> Live<'a> {
-    fn new(context: &'a Context) -> Self {
+    fn new(context: &'a Context, ending: Ending) -> Self {
         Self {
             context,
+            ending,
             is_terminal: io::stderr().is_terminal(),
             last: String::new(),
         }
@@ -334,9 +461,10 @@ impl<'a> Live<'a> {
             self.context.out.remark("");
         }
         match self.context.out.format {
+            Format::Json | Format::Yaml if self.ending == Ending::Silent => Ok(()),
             Format::Json | Format::Yaml => self.context.out.document(&shown),
             Format::Name => Ok(()),
-            Format::Table => shown
+            Format::Table | Format::Wide => shown
                 .iter()
                 .try_for_each(|rollout| tell(self.context, rollout)),
         }

@@ -36,7 +36,7 @@ pub(crate) async fn show(context: &Context, args: &flags::Audit) -> Result<Exit,
                 context.out.line(&record.seq.to_string())?;
             }
         }
-        Format::Table => {
+        Format::Table | Format::Wide => {
             let mut table = Table::new([
                 "SEQ", "WHEN", "ACTOR", "SOURCE", "ACTION", "TARGET", "SUMMARY", "REASON",
             ]);
@@ -89,7 +89,7 @@ fn verdict(out: Output, records: usize, broken: Option<String>) -> Result<Exit, 
         Format::Json | Format::Yaml => {
             out.document(&serde_json::json!({ "records": records, "broken": broken }))?;
         }
-        Format::Table | Format::Name => match &broken {
+        Format::Table | Format::Wide | Format::Name => match &broken {
             None => out.line(&format!("the audit chain holds: {records} records"))?,
             Some(broken) => out.line(&format!("the audit chain is broken: {broken}"))?,
         },

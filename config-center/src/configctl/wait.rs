@@ -9,6 +9,7 @@ use std::{
 };
 
 use schemas::{
+    agent::LogEntry,
     etcdserverpb::{RangeRequest, WatchCreateRequest},
     fleet::Problem,
     mvccpb::event::EventType,
@@ -26,6 +27,10 @@ use super::{
 
 /// Pause before asking again after the store went away.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a first line is waited for once everything is applied: a file may have none to give.
+const FIRST_LINE_TIME: Duration = Duration::from_secs(2);
+const FIRST_LINE_POLL: Duration = Duration::from_millis(50);
 
 /// One host whose agent is waited for.
 pub(crate) struct Target<'a> {
@@ -285,4 +290,61 @@ async fn later_document(
         revision: kv.mod_revision,
         sha256: sha256_hex(&kv.value),
     }))
+}
+
+/// From the publish until Kafka acknowledged the first line of one of these entries; `took` is how
+/// long each host needed to apply it. The rest is what the agent itself has measured, so the clocks
+/// of two hosts are never compared.
+pub(crate) async fn first_line(
+    client: &Client,
+    namespace: &Namespace,
+    took: &BTreeMap<String, Duration>,
+    entries: &[LogEntry],
+) -> Option<Duration> {
+    let hosts: Vec<&String> = took.keys().collect();
+    let keys: Vec<String> = hosts.iter().map(|host| namespace.status(host)).collect();
+    let range = span(&keys);
+    let looking = async {
+        loop {
+            let request = RangeRequest {
+                key: range.start.clone(),
+                range_end: range.end.clone(),
+                ..Default::default()
+            };
+            // Whoever cannot be asked has nothing to tell.
+            let kvs = client
+                .range(request)
+                .await
+                .map_or(Vec::new(), |found| found.kvs);
+            let first = kvs.iter().filter_map(|kv| {
+                let host = keys.iter().position(|key| key.as_bytes() == kv.key)?;
+                let applied = took.get(hosts[host])?;
+                Some(*applied + after_applied(&kv.value, entries)?)
+            });
+            if let Some(first) = first.min() {
+                return first;
+            }
+            sleep(FIRST_LINE_POLL).await;
+        }
+    };
+    tokio::time::timeout(FIRST_LINE_TIME, looking).await.ok()
+}
+
+/// From the start of the configuration to its first acknowledged line, by the agent's own clock.
+fn after_applied(status: &[u8], entries: &[LogEntry]) -> Option<Duration> {
+    let Report::Status(status) = Report::parse(status) else {
+        return None;
+    };
+    let since_ms = status.running.as_ref()?.since_ms;
+    let is_meant = |path: &str, topic: &str| {
+        entries
+            .iter()
+            .any(|entry| entry.path == path && entry.topic == topic)
+    };
+    let meant = status
+        .entries
+        .iter()
+        .filter(|entry| is_meant(&entry.path, &entry.topic));
+    let first = meant.filter_map(|entry| entry.first_ack_ms).min()?;
+    Some(Duration::from_millis(first.saturating_sub(since_ms)))
 }

@@ -192,7 +192,9 @@ impl Driver {
 
     async fn reload(&mut self) -> Result<(), FleetError> {
         let plans = std::mem::take(&mut self.view.plans);
+        let twins = std::mem::take(&mut self.view.twins);
         self.view = View::load(&self.client, &self.ns).await?;
+        self.view.twins = twins;
         self.view.plans = plans;
         self.watch = None;
         Ok(())

@@ -3,13 +3,13 @@
 use config_center_core::fleet::{
     diff::{Row, rows_of_value},
     document::DocumentError,
-    inventory::{Loaded, load_stored},
 };
 use schemas::objects::{Group, Host, Kind, Log, LogPath, Name, Object, ObjectId};
 use schemas_client::Client;
 
 use super::{
     audit::{self, Author},
+    edit::loaded,
     error::FleetError,
     keys::Namespace,
     publish::{Published, Wish, publish},
@@ -178,11 +178,6 @@ fn drift_of(view: &View, host: &Name) -> Result<Drift, FleetError> {
     }
     let none = || FleetError::NoDrift(host.to_string());
     view.drift(host.as_str()).ok_or_else(none)
-}
-
-fn loaded(object: &Object) -> Result<Loaded, FleetError> {
-    load_stored(&object.id().to_string(), 0, object.to_json().as_bytes())
-        .map_err(|problem| FleetError::Objects(vec![problem]))
 }
 
 #[cfg(test)]

@@ -104,6 +104,14 @@ impl Namespace {
         format!("{}{host}", self.published())
     }
 
+    pub fn drafts(&self) -> String {
+        format!("{}drafts/", self.fleet())
+    }
+
+    pub fn draft(&self, name: &str) -> String {
+        format!("{}{name}", self.drafts())
+    }
+
     pub fn audit(&self) -> String {
         format!("{}audit/", self.fleet())
     }

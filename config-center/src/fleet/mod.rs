@@ -10,7 +10,9 @@
 pub mod api;
 pub mod audit;
 pub mod command;
+pub mod drafts;
 pub mod driver;
+pub mod edit;
 pub mod error;
 pub mod host_actions;
 pub mod keys;
@@ -21,5 +23,6 @@ pub mod rollout_status;
 pub mod rollouts;
 pub mod service;
 pub mod snapshot;
+pub mod twins;
 pub mod txn;
 pub mod view;

@@ -67,6 +67,8 @@ pub struct Wish {
     pub policy: Option<PolicySpec>,
     /// The release that this one puts back; its rollouts end as rolled back.
     pub puts_back: Option<u64>,
+    /// The key and revision of the draft that this publishes and removes.
+    pub ends_draft: Option<(String, i64)>,
 }
 
 /// What a wish would change.
@@ -167,7 +169,8 @@ pub async fn publish(
     }
     let mut published: Option<Published> = None;
     let mut releases = Vec::new();
-    for part in parts {
+    let last_part = parts.len() - 1;
+    for (index, part) in parts.into_iter().enumerate() {
         let is_put = |id: &ObjectId| {
             part.iter()
                 .any(|diff| diff.id == *id && diff.after.is_some())
@@ -182,6 +185,7 @@ pub async fn publish(
             expected: Vec::new(),
             policy: wish.policy.clone(),
             puts_back: wish.puts_back,
+            ends_draft: wish.ends_draft.clone().filter(|_| index == last_part),
         };
         let done = publish_together(client, ns, &one, author).await?;
         releases.extend(done.release.as_ref().map(|release| release.number));
@@ -283,6 +287,7 @@ struct Draft {
     ended: Vec<(StoredRollout, i64)>,
     /// The release that grows too old with this one; absent while a rollout of it is under way.
     forgotten: Option<u64>,
+    ends_draft: Option<(String, i64)>,
     author: Author,
 }
 
@@ -406,6 +411,7 @@ impl Draft {
             plans,
             ended,
             forgotten,
+            ends_draft: wish.ends_draft.clone(),
             author: author.clone(),
         }))
     }
@@ -453,6 +459,10 @@ impl Draft {
         for (rollout, mod_revision) in &self.ended {
             compare.push(unchanged(ns.rollout(&rollout.id), *mod_revision));
             puts.push(put(ns.rollout(&rollout.id), encode(rollout)));
+        }
+        if let Some((draft, mod_revision)) = self.ends_draft {
+            compare.push(unchanged(draft.clone(), mod_revision));
+            puts.push(txn::delete(draft));
         }
         if let Some(old) = self.forgotten {
             let begins = rollout_id(old, None);

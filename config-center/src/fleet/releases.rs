@@ -98,6 +98,37 @@ pub async fn restore(
     publish(client, ns, &wish, author).await
 }
 
+/// Publishes the last version of an object that was deleted.
+pub async fn undelete(
+    client: &Client,
+    ns: &Namespace,
+    id: &ObjectId,
+    author: &Author,
+) -> Result<Published, FleetError> {
+    let snapshot = snapshot::read(client, ns).await?;
+    if let Some(published) = published_before(client, ns, &snapshot, author).await? {
+        return Ok(published);
+    }
+    if snapshot.inventory.get(id).is_some() {
+        let message = format!("{id} is there: see `configctl history {id}` for its versions");
+        return Err(FleetError::Invalid(message));
+    }
+    let deleted = releases(client, ns)
+        .await?
+        .into_iter()
+        .flat_map(|release| release.changes)
+        .find(|changed| changed.id == *id && changed.after.is_none());
+    let never = || FleetError::NotFound(format!("no release that is kept has deleted {id}"));
+    let changed = deleted.ok_or_else(never)?;
+    let version = changed.before.as_ref().ok_or_else(never)?;
+    let wish = Wish {
+        put: vec![changed.load(version)?],
+        expected: vec![(id.clone(), 0)],
+        ..Default::default()
+    };
+    publish(client, ns, &wish, author).await
+}
+
 pub async fn release(client: &Client, ns: &Namespace, number: u64) -> Result<Release, FleetError> {
     let key = ns.release(number);
     let kv = client

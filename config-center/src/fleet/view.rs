@@ -8,13 +8,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use config_center_core::fleet::{
     diff::{EntryChange, diff, rows_of_value},
-    host_state::{Desired, HostState, Report, complaints, host_state},
+    host_state::{Desired, HostState, Report, complaints, host_state, waits_for_first_line},
     rollout::Condition,
     sha256_hex,
 };
 use schemas::{
     etcdserverpb::{WatchCreateRequest, WatchResponse},
     mvccpb::{KeyValue, event::EventType},
+    objects::{LabelKey, LabelValue, Labels},
 };
 use schemas_client::{Client, WatchStream, prefix_end};
 use serde::Serialize;
@@ -23,6 +24,7 @@ use super::{
     error::FleetError,
     keys::{Namespace, host_of},
     records::{PublishedRecord, StoredPlan, StoredRollout, decode},
+    twins::Twins,
     txn::{Wanted, read_together},
 };
 
@@ -40,6 +42,8 @@ pub struct View {
     pub revision: i64,
     pub configs: BTreeMap<String, HostKey>,
     pub reports: BTreeMap<String, Report>,
+    /// Known to a view that lives long enough to see them take turns.
+    pub twins: Twins,
     /// With the revisions of their keys.
     pub published: BTreeMap<String, (PublishedRecord, i64)>,
     pub rollouts: BTreeMap<String, (StoredRollout, i64)>,
@@ -110,7 +114,11 @@ impl View {
             };
             self.configs.insert(host, key);
         } else if let Some(host) = host_of(&kv.key, &ns.statuses()) {
-            self.reports.insert(host, Report::parse(&kv.value));
+            let report = Report::parse(&kv.value);
+            if let Report::Status(status) = &report {
+                self.twins.reported(&host, &status.instance);
+            }
+            self.reports.insert(host, report);
         } else if let Some(host) = host_of(&kv.key, &ns.published()) {
             match decode(&kv.key, &kv.value) {
                 Ok(record) => {
@@ -144,6 +152,7 @@ impl View {
             self.configs.remove(&host);
         } else if let Some(host) = host_of(key, &ns.statuses()) {
             self.reports.remove(&host);
+            self.twins.gone(&host);
         } else if let Some(host) = host_of(key, &ns.published()) {
             self.published.remove(&host);
         } else if let Some(id) = host_of(key, &ns.rollouts()) {
@@ -178,6 +187,18 @@ impl View {
         self.reports.get(host).unwrap_or(&Report::Absent)
     }
 
+    /// What the host's agent says of itself.
+    pub fn labels(&self, host: &str) -> Labels {
+        let Report::Status(status) = self.report(host) else {
+            return Labels::new();
+        };
+        let label = |(key, value): (&String, &String)| {
+            let key = LabelKey::new(key.as_str()).ok()?;
+            Some((key, LabelValue::new(value.as_str()).ok()?))
+        };
+        status.labels.iter().filter_map(label).collect()
+    }
+
     pub fn state(&self, host: &str) -> HostState {
         host_state(self.desired(host).as_ref(), self.report(host))
     }
@@ -194,7 +215,11 @@ impl View {
                 reasons.join("; ")
             }
         };
+        if let Some(complaint) = self.twins.complaint(host) {
+            return Condition::Failed(complaint);
+        }
         match host_state(desired.as_ref(), report) {
+            HostState::Applied if waits_for_line(report) => Condition::Pending,
             HostState::Applied => Condition::Applied,
             HostState::Degraded | HostState::Failed | HostState::Unknown => {
                 Condition::Failed(reasons())
@@ -236,5 +261,12 @@ impl View {
                 _ => None,
             },
         })
+    }
+}
+
+fn waits_for_line(report: &Report) -> bool {
+    match report {
+        Report::Status(status) => waits_for_first_line(status).is_some(),
+        Report::Absent | Report::Unreadable(_) => false,
     }
 }

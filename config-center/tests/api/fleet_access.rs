@@ -73,6 +73,18 @@ fn classify(method: &str, path: &str, who: &str) -> Option<(Class, String, Strin
             at("/api/v1/objects/Host/doomed?allowEmptying=true"),
             nothing,
         ),
+        ("post", "/api/v1/objects/{kind}/{name}/undelete") => {
+            (Writers, at("/api/v1/objects/Host/gone/undelete"), nothing)
+        }
+        ("put", "/api/v1/drafts/{name}") => {
+            (Writers, format!("/api/v1/drafts/of-{who}"), host("drafted"))
+        }
+        ("delete", "/api/v1/drafts/{name}") => (Writers, at("/api/v1/drafts/discarded"), nothing),
+        ("post", "/api/v1/drafts/{name}/publish") => {
+            (Writers, at("/api/v1/drafts/published/publish"), nothing)
+        }
+        (_, "/api/v1/drafts/{name}") => (Readers, at("/api/v1/drafts/kept"), nothing),
+        (_, "/api/v1/drafts/{name}/diff") => (Readers, at("/api/v1/drafts/kept/diff"), nothing),
         ("post", "/api/v1/hosts/{host}/{action}") => {
             (Writers, at("/api/v1/hosts/old/retire"), nothing)
         }
@@ -96,7 +108,7 @@ fn classify(method: &str, path: &str, who: &str) -> Option<(Class, String, Strin
         (
             "get" | "head",
             "/api/v1/objects" | "/api/v1/hosts" | "/api/v1/releases" | "/api/v1/rollouts"
-            | "/api/v1/audit" | "/api/v1/events",
+            | "/api/v1/audit" | "/api/v1/events" | "/api/v1/drafts",
         ) => (Readers, at(path), nothing),
         _ => return None,
     })
@@ -147,9 +159,18 @@ async fn prepare(fixture: &Fixture) {
         ),
         host("doomed"),
         host("old"),
+        host("gone"),
     ] {
         let applying = request(("root", "r"), "post", "/api/v1/apply", &body);
         assert_eq!(status(fixture, &applying).await, 201, "{body}");
+    }
+    let deleting = "/api/v1/objects/Host/gone?allowEmptying=true";
+    let deleting = request(("root", "r"), "delete", deleting, "");
+    assert_eq!(status(fixture, &deleting).await, 201);
+    for name in ["kept", "discarded", "published"] {
+        let path = format!("/api/v1/drafts/{name}");
+        let making = request(("root", "r"), "put", &path, &host(name));
+        assert_eq!(status(fixture, &making).await, 201, "{name}");
     }
 }
 

@@ -10,8 +10,10 @@ mod api;
 mod declare;
 mod drift;
 mod history;
+mod operator;
 mod rollouts;
 mod stand;
+mod troubles;
 
 /// Runs a test on both stores: one code path, whatever lies below.
 macro_rules! on_both_stores {

@@ -164,6 +164,8 @@ impl Stand {
             .args(args)
             .env_remove("ETCDCTL_ENDPOINTS")
             .env("USER", "anna")
+            // Logins of the developer's own are not part of a test.
+            .env("XDG_CONFIG_HOME", self.folder.path().join("no-logins"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -7,11 +7,13 @@ use tonic::Request;
 
 use schemas::{
     etcdserverpb::{
-        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
-        LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse,
-        LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, MemberListRequest, MemberListResponse,
-        PutRequest, PutResponse, RangeRequest, RangeResponse, SnapshotRequest, StatusRequest,
-        StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, cluster_client::ClusterClient,
+        AuthRoleGetRequest, AuthRoleGetResponse, AuthStatusRequest, AuthStatusResponse,
+        AuthUserGetRequest, AuthUserGetResponse, CompactionRequest, CompactionResponse,
+        DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse,
+        LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+        MemberListRequest, MemberListResponse, PutRequest, PutResponse, RangeRequest,
+        RangeResponse, SnapshotRequest, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
+        WatchCreateRequest, auth_client::AuthClient, cluster_client::ClusterClient,
         kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
     },
     mvccpb::KeyValue,
@@ -246,6 +248,42 @@ impl Client {
                     .await
             },
         )
+        .await
+    }
+
+    /// Whether authentication is on.
+    pub async fn auth_status(&self) -> Result<AuthStatusResponse, ClientError> {
+        let request = AuthStatusRequest {};
+        self.unary(
+            "auth status",
+            Kind::Read,
+            request,
+            |session, request| async move {
+                AuthClient::new(session.service())
+                    .auth_status(request)
+                    .await
+            },
+        )
+        .await
+    }
+
+    /// The roles of a user.
+    pub async fn user_get(&self, name: &str) -> Result<AuthUserGetResponse, ClientError> {
+        let name = name.to_owned();
+        let request = AuthUserGetRequest { name };
+        self.unary("user get", Kind::Read, request, |session, request| async move {
+            AuthClient::new(session.service()).user_get(request).await
+        })
+        .await
+    }
+
+    /// What a role permits.
+    pub async fn role_get(&self, role: &str) -> Result<AuthRoleGetResponse, ClientError> {
+        let role = role.to_owned();
+        let request = AuthRoleGetRequest { role };
+        self.unary("role get", Kind::Read, request, |session, request| async move {
+            AuthClient::new(session.service()).role_get(request).await
+        })
         .await
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use schemas::fleet::{AgentStatus, AttemptResult, EntryState, Problem};
+use schemas::fleet::{AgentStatus, AttemptResult, EntryState, EntryStatus, Problem};
 /// A configuration as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
@@ -116,6 +116,22 @@ pub fn verdict(desired: &Desired, status: &AgentStatus) -> Verdict {
         Some(revision) if revision > desired.revision => Verdict::Newer(revision),
         _ => Verdict::Pending,
     }
+}
+
+/// A path whose lines were read and of which Kafka has taken none yet: the configuration runs, and
+/// nothing proves that it works.
+pub fn waits_for_first_line(status: &AgentStatus) -> Option<&str> {
+    let is_stuck = |entry: &&EntryStatus| {
+        let mut files = status.files.iter();
+        entry.state == EntryState::Running
+            && entry.lines_acked == 0
+            && files.any(|file| {
+                (&file.path, &file.topic) == (&entry.path, &entry.topic)
+                    && file.read_offset > file.acked_offset
+            })
+    };
+    let mut entries = status.entries.iter();
+    entries.find(is_stuck).map(|entry| entry.path.as_str())
 }
 
 /// True when a running entry fails or was refused.

@@ -14,6 +14,7 @@ pub mod change;
 pub mod decode;
 pub mod diff;
 pub mod document;
+pub mod edit;
 pub mod host_state;
 pub mod import;
 pub mod inventory;

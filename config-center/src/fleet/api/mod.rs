@@ -4,6 +4,7 @@
 //! are, and the store's users, roles and key ranges decide. Translates and checks limits; what a
 //! request means is the service's, so that a publish over HTTP and one by configctl are the same.
 
+mod drafts;
 mod events;
 mod hosts;
 mod objects;
@@ -43,6 +44,17 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
                 .put(objects::write)
                 .delete(objects::delete),
         )
+        .route(
+            "/api/v1/objects/{kind}/{name}/undelete",
+            post(objects::undelete),
+        )
+        .route("/api/v1/drafts", get(drafts::list))
+        .route(
+            "/api/v1/drafts/{name}",
+            get(drafts::read).put(drafts::write).delete(drafts::discard),
+        )
+        .route("/api/v1/drafts/{name}/diff", get(drafts::diff))
+        .route("/api/v1/drafts/{name}/publish", post(drafts::publish))
         .route("/api/v1/validate", post(objects::validate))
         .route("/api/v1/apply", post(objects::apply))
         .route("/api/v1/hosts", get(hosts::list))

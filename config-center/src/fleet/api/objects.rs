@@ -23,7 +23,7 @@ use super::{
 use crate::fleet::{
     error::FleetError,
     publish::{self, Prepared, Published, Wish},
-    snapshot,
+    releases, snapshot,
 };
 
 #[derive(Debug, Serialize)]
@@ -141,12 +141,21 @@ pub(super) async fn delete(
     published(publish::publish(&caller.client, &caller.ns, &wish, &caller.author).await?)
 }
 
+/// Publishes the last version of an object that was deleted.
+pub(super) async fn undelete(
+    caller: Caller,
+    Path((kind, name)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let id = object_id(&kind, name)?;
+    published(releases::undelete(&caller.client, &caller.ns, &id, &caller.author).await?)
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Options {
     dry_run: bool,
     prune: bool,
-    allow_emptying: bool,
+    pub(super) allow_emptying: bool,
 }
 
 /// Checks a text as if it were the whole fleet; needs no store.
@@ -182,7 +191,7 @@ pub(super) async fn apply(
     published(publish::publish(&caller.client, &caller.ns, &wish, &caller.author).await?)
 }
 
-fn objects(name: &str, text: &str) -> Result<Vec<Loaded>, Problem> {
+pub(super) fn objects(name: &str, text: &str) -> Result<Vec<Loaded>, Problem> {
     let Loading { objects, problems } = load(name, text);
     if problems.is_empty() {
         Ok(objects)
@@ -199,7 +208,7 @@ fn one(mut objects: Vec<Loaded>) -> Result<Loaded, Problem> {
 }
 
 /// What a change means, as a document.
-fn shown(change: &Change) -> serde_json::Value {
+pub(super) fn shown(change: &Change) -> serde_json::Value {
     serde_json::json!({
         "objects": change.objects,
         "hosts": change.host_changes(),

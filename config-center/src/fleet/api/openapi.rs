@@ -50,7 +50,7 @@ const fn with_objects(
     }
 }
 
-pub const ROUTES: [Route; 21] = [
+pub const ROUTES: [Route; 28] = [
     route("get", "/openapi.json", "This document", &[]),
     route(
         "get",
@@ -74,6 +74,38 @@ pub const ROUTES: [Route; 21] = [
         "delete",
         "/api/v1/objects/{kind}/{name}",
         "Delete one object; If-Match holds its ETag",
+        &["allowEmptying"],
+    ),
+    route(
+        "post",
+        "/api/v1/objects/{kind}/{name}/undelete",
+        "Publish the last version of a deleted object",
+        &[],
+    ),
+    route("get", "/api/v1/drafts", "Drafts, by name", &PAGE),
+    route(
+        "get",
+        "/api/v1/drafts/{name}",
+        "One draft, with its revision as ETag",
+        &[],
+    ),
+    with_objects(
+        "put",
+        "/api/v1/drafts/{name}",
+        "Make a draft, or replace the one whose ETag If-Match holds",
+        &["delete"],
+    ),
+    route("delete", "/api/v1/drafts/{name}", "Throw a draft away", &[]),
+    route(
+        "get",
+        "/api/v1/drafts/{name}/diff",
+        "What publishing a draft would change now",
+        &[],
+    ),
+    route(
+        "post",
+        "/api/v1/drafts/{name}/publish",
+        "Publish a draft and remove it",
         &["allowEmptying"],
     ),
     with_objects(
