@@ -390,7 +390,7 @@ fn a_fleet(kind: Kind) -> anyhow::Result<()> {
     );
 
     edits_by_hand(&stage, &real[0], &access)?;
-    versions_come_back(&stage, &real, &at(&access, "nginx_log"), &logs)?;
+    versions_come_back(&stage, &real, &at(&access, "nginx_log"), &logs, &kafka)?;
 
     // The audit holds, and a copy in which a row was changed does not.
     stage.ctl(0, &["audit", "--verify"]);
@@ -443,6 +443,7 @@ fn versions_come_back(
     real: &[String; 2],
     from_group: &str,
     logs: &Path,
+    kafka: &Kafka,
 ) -> anyhow::Result<()> {
     let host = &real[1];
     let group = |topic: &str| {
@@ -488,20 +489,25 @@ fn versions_come_back(
 
     // The host has something of its own; it is retired, and comes back.
     let own = format!("{}/own.log", logs.display());
-    stage.ctl(
-        0,
-        &[
-            "push",
-            &own,
-            "--topic",
-            "own",
-            "--host",
-            host,
-            "--wait",
-            "--timeout",
-            "40s",
-        ],
-    );
+    fs::write(&own, "first words\n")?;
+    let wait = ["--wait", "--timeout", "40s"];
+    let push = ["push", &own, "--topic", "own", "--host", host];
+    let said = stage.ctl(0, &[&push[..], &wait].concat());
+    let is_told = said.contains(&format!("applied on {host} in "))
+        && said.contains(" ms; first line in Kafka after ");
+    assert!(is_told, "{said}");
+    let brokers = [
+        "--brokers",
+        kafka.bootstrap(),
+        "--last",
+        "1",
+        "--count",
+        "1",
+    ];
+    for whose in [&["own"][..], &["--host", host]] {
+        let said = stage.ctl(0, &[&["tail"][..], whose, &brokers].concat());
+        assert!(said.contains("first words"), "{whose:?}: {said}");
+    }
     stage.ctl(0, &["agents", "retire", host]);
     stage.wait_runs(host, &[])?;
     stage.ctl(
