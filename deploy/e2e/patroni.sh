@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Patroni (Debian) keeps two PostgreSQL servers on config-center, once through the v2 API (`etcd:`) and
-# once through v3 (`etcd3:`): a leader is elected, the primary is killed and the replica takes over,
-# the store restarts under a running primary and in the middle of a failover. Writes go on each time,
-# and no acknowledged row is missing in the end.
+# once through v3 (`etcd3:`), three members each: a leader is elected, the primary is killed and the
+# replica takes over, the store loses its leader, restarts as a whole under a running primary and in
+# the middle of a failover. Writes go on each time, and no acknowledged row is missing in the end.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -78,9 +78,6 @@ clean_up() {
   for dir in "$scratch"/*/*/; do
     [[ ! -f $dir/pid ]] || kill_group "${dir%/}"
   done
-  for dir in "$scratch"/*/; do
-    [[ ! -f $dir/pid ]] || terminate "${dir%/}"
-  done
   rm -rf "$scratch"
 }
 trap clean_up EXIT
@@ -89,23 +86,67 @@ trap 'exit 143' TERM
 
 # --- the store ---------------------------------------------------------------------------------
 
-start_store() {
-  local dir=$scratch/$1/store url peer
-  mkdir -p "$dir"
-  [[ -f $dir/ports ]] || printf '%s %s\n' "$(free_port)" "$(free_port)" >"$dir/ports"
-  read -r url peer <"$dir/ports"
-  url=http://127.0.0.1:$url peer=http://127.0.0.1:$peer
+# Three members: $scratch/API/store-N, with client and peer port in `ports`.
+store_members=(1 2 3)
+
+client_url() {
+  local client
+  read -r client _ <"$scratch/$1/store-$2/ports"
+  printf 'http://127.0.0.1:%s' "$client"
+}
+
+# spawn_member API N
+spawn_member() {
+  local api=$1 n=$2 dir=$scratch/$1/store-$2 member client peer cluster=()
+  for member in "${store_members[@]}"; do
+    read -r _ peer <"$scratch/$api/store-$member/ports"
+    cluster+=("m$member=http://127.0.0.1:$peer")
+  done
+  read -r client peer <"$dir/ports"
+  client=http://127.0.0.1:$client peer=http://127.0.0.1:$peer
   local program=("$binary")
   [[ $against == center ]] || program=(env ETCD_UNSUPPORTED_ARCH=arm64 /usr/bin/etcd)
-  spawn "$dir" "${program[@]}" --name test --data-dir "$dir/data" --enable-v2=true \
-    --listen-client-urls "$url" --advertise-client-urls "$url" \
-    --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "test=$peer"
-  await_ready "$dir" 30 curl -fsS "$url/health"
+  spawn "$dir" "${program[@]}" --name "m$n" --data-dir "$dir/data" --enable-v2=true \
+    --listen-client-urls "$client" --advertise-client-urls "$client" \
+    --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+    --initial-cluster "$(IFS=,; echo "${cluster[*]}")"
+}
+
+# Starts all members, for the first time or again.
+start_store() {
+  local api=$1 n dir
+  for n in "${store_members[@]}"; do
+    dir=$scratch/$api/store-$n
+    mkdir -p "$dir"
+    [[ -f $dir/ports ]] || printf '%s %s\n' "$(free_port)" "$(free_port)" >"$dir/ports"
+  done
+  for n in "${store_members[@]}"; do
+    spawn_member "$api" "$n"
+  done
+  for n in "${store_members[@]}"; do
+    await_ready "$scratch/$api/store-$n" 30 curl -fsS "$(client_url "$api" "$n")/health"
+  done
 }
 
 restart_store() {
-  kill_group "$scratch/$1/store"
+  local n
+  for n in "${store_members[@]}"; do
+    kill_group "$scratch/$1/store-$n"
+  done
   start_store "$1"
+}
+
+# Prints the number of the member that leads.
+store_leader() {
+  local n metrics
+  for n in "${store_members[@]}"; do
+    metrics=$(curl -fsS "$(client_url "$1" "$n")/metrics") || continue
+    if grep -q '^etcd_server_is_leader 1' <<<"$metrics"; then
+      printf '%s' "$n"
+      return
+    fi
+  done
+  return 1
 }
 
 # --- Patroni -----------------------------------------------------------------------------------
@@ -119,15 +160,17 @@ node_ports() {
 
 # start_node API NAME
 start_node() {
-  local api=$1 node=$1/$2 dir=$scratch/$1/$2 store rest port
+  local api=$1 node=$1/$2 dir=$scratch/$1/$2 rest port n hosts=()
   mkdir -p "$dir"
-  read -r store _ <"$scratch/$api/store/ports"
+  for n in "${store_members[@]}"; do
+    hosts+=("\"$(client_url "$api" "$n" | sed 's#http://##')\"")
+  done
   read -r rest port <<<"$(node_ports "$node")"
   cat >"$dir/patroni.yml" <<YAML
 scope: $api
 name: $2
 restapi: {listen: "127.0.0.1:$rest", connect_address: "127.0.0.1:$rest"}
-$api: {host: "127.0.0.1:$store"}
+$api: {hosts: [$(IFS=,; echo "${hosts[*]}")]}
 bootstrap:
   dcs:
     ttl: 10
@@ -207,17 +250,32 @@ play() {
   await 30 'second row on the old primary' count_is "$api/a" 2
   passed "$api" 'the old primary returns as a replica, with all rows'
 
+  local leader
+  leader=$(store_leader "$api") || fail "no member of the store leads"
+  kill_group "$scratch/$api/store-$leader"
+  sql "$api/b" 'insert into rows values (3)'
+  await 30 'third row on the replica' count_is "$api/a" 3
+  # Longer than the leader key of Patroni lives: the primary has renewed it without that member.
+  local until=$((SECONDS + 12))
+  while ((SECONDS < until)); do
+    role "$api/b" primary >/dev/null || fail "the primary stepped down when the store lost its leader"
+    sleep 1
+  done
+  sql "$api/b" 'insert into rows values (4)'
+  spawn_member "$api" "$leader"
+  passed "$api" "the store's leader is killed: the primary stays, writes go on"
+
   restart_store "$api"
   await 30 'primary after a restart of the store' role "$api/b" primary
-  await 10 'write after a restart of the store' sql "$api/b" 'insert into rows values (3)'
-  passed "$api" 'the store is killed and restarted: the primary goes on'
+  await 10 'write after a restart of the store' sql "$api/b" 'insert into rows values (5)'
+  passed "$api" 'all members of the store are killed and restarted: the primary goes on'
 
-  await 30 'third row on the replica' count_is "$api/a" 3
+  await 30 'fifth row on the replica' count_is "$api/a" 5
   kill_group "$scratch/$api/b"
   restart_store "$api"
   await 60 'failover over a restart of the store' role "$api/a" primary
-  await 10 'last write' sql "$api/a" 'insert into rows values (4)'
-  count_is "$api/a" 4 || fail "an acknowledged row is missing with $api:"
+  await 10 'last write' sql "$api/a" 'insert into rows values (6)'
+  count_is "$api/a" 6 || fail "an acknowledged row is missing with $api:"
   passed "$api" 'primary and store are killed together: the replica takes over, no row is missing'
 }
 
@@ -239,7 +297,7 @@ if [[ $report == yes ]]; then
     echo '# Patroni on config-center'
     echo
     echo "Written by \`deploy/e2e/patroni.sh --report\`: Patroni $(dpkg-query -W -f '${Version}' patroni) and PostgreSQL"
-    echo "$("$postgres_bin/postgres" --version | awk '{ print $3 }') of Debian, two servers each, on one config-center per API."
+    echo "$("$postgres_bin/postgres" --version | awk '{ print $3 }') of Debian, two servers each, on a config-center of three members per API."
     echo
     echo '| API | step | verdict |'
     echo '|---|---|---|'
