@@ -1,6 +1,7 @@
 //! The replicated state machine: one command in, one answer, the rows to persist and the events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use schemas::authpb::{Permission, User};
@@ -63,7 +64,7 @@ pub enum Reply {
 pub enum Change {
     /// A new revision of a key. For a tombstone, `value` is empty and version and
     /// create_revision are 0.
-    Revision(RevisionRow),
+    Revision(Arc<RevisionRow>),
     /// Superseded revisions at or below this one are gone.
     CompactTo {
         revision: i64,

@@ -69,31 +69,31 @@ impl<'a> Writer<'a> {
     }
 
     pub(crate) fn put(&mut self, request: &PutRequest) -> PutResponse {
-        let previous = self.keys.get(&request.key).cloned();
+        let lease_of = |row: Option<&RevisionRow>| row.map_or(0, |row| row.lease);
+        let (row, previous) = self.keys.put(self.next(), &request.key, |previous| {
+            // A check found the key for the ignore flags; if a delete earlier in the same
+            // transaction has taken it since (etcd's duplicate rule lets some pass), it starts
+            // empty.
+            let value = match previous {
+                Some(row) if request.ignore_value => row.value.clone(),
+                _ => request.value.clone(),
+            };
+            let lease = if request.ignore_lease {
+                lease_of(previous)
+            } else {
+                request.lease
+            };
+            (value, lease)
+        });
         let previous = previous.as_deref();
-        // A check found the key for the ignore flags; if a delete earlier in the same transaction
-        // has taken it since (etcd's duplicate rule lets some pass), it starts empty.
-        let value = match previous {
-            Some(row) if request.ignore_value => row.value.clone(),
-            _ => request.value.clone(),
-        };
-        let old_lease = previous.map_or(0, |row| row.lease);
-        let lease = if request.ignore_lease {
-            old_lease
-        } else {
-            request.lease
-        };
-        let row = self
-            .keys
-            .put(self.next(), &request.key, value, lease, previous);
-        if old_lease != lease {
+        let old_lease = lease_of(previous);
+        if old_lease != row.lease {
             if !planted::is(Bug::LeaseNotDetached) {
                 self.leases.detach(old_lease, &row.key);
             }
-            self.leases.attach(lease, &row.key);
+            self.leases.attach(row.lease, &row.key);
         }
-        self.changes
-            .push(Change::Revision(RevisionRow::clone(&row)));
+        self.changes.push(Change::Revision(row));
         PutResponse {
             header: None,
             prev_kv: previous.filter(|_| request.prev_kv).map(key_value),
@@ -132,7 +132,7 @@ impl<'a> Writer<'a> {
         keys.delete(next, range, |row, tombstone| {
             leases.detach(row.lease, &row.key);
             previous(row);
-            changes.push(Change::Revision(RevisionRow::clone(tombstone)));
+            changes.push(Change::Revision(Arc::clone(tombstone)));
         });
         (self.changes.len() - before) as i64
     }

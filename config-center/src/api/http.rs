@@ -20,7 +20,7 @@ use super::routes::{Answers, ROUTES};
 use super::v2::{self, V2};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::fleet;
-use crate::metrics::Figures;
+use crate::metrics::{Figures, Histogram};
 
 pub(super) const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -122,9 +122,15 @@ async fn metrics(State(context): State<Arc<Context>>, method: Method) -> Respons
     if method != Method::GET {
         return only_get();
     }
+    let syncs = context.node.log_syncs();
+    let syncs = Histogram {
+        buckets: syncs.buckets,
+        count: syncs.count,
+        sum_s: syncs.sum_s,
+    };
     let body = context
         .metrics
-        .render(&figures(&context), None, ETCD_VERSION);
+        .render(&figures(&context), Some(&syncs), ETCD_VERSION);
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], body).into_response()
 }
 

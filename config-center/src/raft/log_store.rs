@@ -1,4 +1,4 @@
-//! openraft's log storage on `log.db`.
+//! openraft's log storage on the log's files.
 
 use std::fmt::Debug;
 use std::io;

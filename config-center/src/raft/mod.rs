@@ -6,7 +6,7 @@
 //! its own state machine:
 //!
 //! ```text
-//! client → writes → core → log.db owner and peers → core → state machine → client       at the leader
+//! client → writes → core → the log's owner and peers → core → state machine → client       at the leader
 //! client → writes → peer/forward ⇢ peer/serve_forward → core → … ⇢ state machine → client  elsewhere
 //! ```
 

@@ -45,7 +45,7 @@ pub struct Node {
     pub(super) server: ServerMetrics,
     pub(super) engine: Arc<Engine>,
     pub(super) mark: Arc<AppliedMark>,
-    log: LogHandle,
+    pub(super) log: LogHandle,
     pub(super) state: StateHandle,
     identity: Identity,
     pub(super) timing: Timing,
@@ -87,11 +87,11 @@ impl Node {
         let folder = DataFolder::open(&config.data_dir)?;
         let failure = FailureSlot::default();
         let removal = Removal::new(failure.clone());
-        let (mut log, mut recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
+        let (mut log, mut recovery) = LogHandle::open(&folder.log(), failure.clone()).await?;
         if recovery.identity.is_none() {
             log.close().await;
             takeover::take_over(&folder, &config).await?;
-            (log, recovery) = LogHandle::open(&folder.log_db(), failure.clone()).await?;
+            (log, recovery) = LogHandle::open(&folder.log(), failure.clone()).await?;
         }
         let (state, loaded) = StateHandle::open(&folder, failure.clone()).await?;
         check_pair(&folder, &recovery, &loaded.progress)?;
@@ -379,7 +379,7 @@ fn check_pair(
     let applied = progress.applied.map(|id| id.index);
     if recovery.identity.is_none() && applied.is_some() {
         return Err(StorageError::Damaged {
-            path: folder.log_db(),
+            path: folder.log(),
             what: "it is empty, and state.db beside it is not".to_owned(),
         });
     }

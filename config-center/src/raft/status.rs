@@ -4,6 +4,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
 
 use super::node::Node;
+use crate::storage::SyncCounts;
 
 /// Cheap to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,12 @@ impl Node {
             db_size_bytes: sizes.database_bytes,
             db_size_in_use_bytes: sizes.in_use_bytes,
         }
+    }
+
+    /// How long the log's syncs have taken so far.
+    #[must_use]
+    pub fn log_syncs(&self) -> SyncCounts {
+        self.log.sync_counts()
     }
 
     /// The present term, for headers.

@@ -8,10 +8,10 @@ use super::types::{Entry, LogId};
 use openraft::EntryPayload;
 
 /// Entries that are on disk are kept up to this size together.
-pub(super) const MAX_TAIL_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MAX_TAIL_BYTES: usize = 16 * 1024 * 1024;
 
-/// What an entry costs beside its payload.
-const ENTRY_OVERHEAD_BYTES: usize = 256;
+/// What an entry costs beside its payload, the decoded command included.
+const ENTRY_OVERHEAD_BYTES: usize = 512;
 
 /// The log as its readers see it: what has been purged, what is in memory, where it ends. The
 /// entries between `purged` and the first one in memory are on disk.

@@ -1,7 +1,7 @@
 //! Why storage could not do what it was asked: one sentence for the operator, and what to do next.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -53,10 +53,32 @@ pub enum StorageError {
         action: &'static str,
         source: io::Error,
     },
+    #[error(
+        "entry {index} cannot be appended to the log in {}: entry {expected} comes next; nothing more is acknowledged",
+        path.display()
+    )]
+    OutOfOrder {
+        path: PathBuf,
+        index: u64,
+        expected: u64,
+    },
     #[error("the scan for compacted rows ended early: {0}; no row was removed")]
     Scan(String),
     #[error("the writer of {} has stopped", path.display())]
     Stopped { path: PathBuf },
+}
+
+/// What a failed operation on a file is reported as.
+pub(super) fn failed(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> StorageError + use<> {
+    let path = path.to_owned();
+    move |source| StorageError::File {
+        path,
+        action,
+        source,
+    }
 }
 
 impl From<StorageError> for io::Error {

@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::error::StorageError;
 use super::etcd_file::{self, WalError, WalFacts};
 use super::folder::DataFolder;
-use super::log_db::Identity;
+use super::log_record::Identity;
 use super::{etcd_file::EtcdFileError, saved_snapshot::unusable};
 
 /// Held while it exists: no etcd can start on the folder.

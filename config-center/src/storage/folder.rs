@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::error::StorageError;
+use super::error::{StorageError, failed};
 
 /// Where copies of the state lie on their way; emptied when the folder is opened.
 pub(super) const SNAPSHOTS: &str = "snapshots";
@@ -66,8 +66,8 @@ impl DataFolder {
     }
 
     #[must_use]
-    pub fn log_db(&self) -> PathBuf {
-        self.path.join("log.db")
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
     }
 
     #[must_use]
@@ -77,21 +77,19 @@ impl DataFolder {
 
     /// Removes what a restore into this folder that did not come to its end has left.
     pub fn remove_databases(&self) -> Result<(), StorageError> {
-        for database in [self.log_db(), self.state_db()] {
-            for suffix in ["", "-wal", "-shm"] {
-                let mut path = database.clone().into_os_string();
-                path.push(suffix);
-                match fs::remove_file(&path) {
-                    Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                        return Err(StorageError::File {
-                            path: path.into(),
-                            action: "removing",
-                            source,
-                        });
-                    }
-                    _ => {}
-                }
+        let gone = |path: &Path, removed: io::Result<()>| match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("removing", path)(error))
             }
+            _ => Ok(()),
+        };
+        let log = self.log();
+        gone(&log, fs::remove_dir_all(&log))?;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = self.state_db().into_os_string();
+            path.push(suffix);
+            let path = PathBuf::from(path);
+            gone(&path, fs::remove_file(&path))?;
         }
         sync_dir(&self.path)
     }

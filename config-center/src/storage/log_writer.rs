@@ -1,8 +1,11 @@
-//! The owner task of `log.db`: takes what waits, writes it in one transaction, and only then tells
-//! those who asked.
+//! The owner of the log: a thread that takes what waits, writes it with one sync, and only then
+//! tells those who asked.
 //!
-//! Requests are carried out in the order they were sent, votes and entries alike. Readers have a
-//! connection of their own, so a read of old entries never delays an append.
+//! A thread and not a task, because all it does is to wait for the disk: a task would have to hand
+//! each record to a thread and be woken by it, and then wake whoever waits.
+//!
+//! Requests are carried out in the order they were sent, votes and entries alike. Readers read the
+//! files themselves, so a read of old entries never delays an append.
 
 use std::future::Future;
 use std::io;
@@ -11,13 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
 
 use super::error::{FailureSlot, StorageError};
-use super::log_db::{self, EntryId, EntryRow, Identity, LogDb, LogRecovery, VoteRow};
-use super::sqlite::{self, MAX_ROWS_PER_STATEMENT};
+use super::log_files::{self, LogFiles, LogIndex, LogRecovery};
+use super::log_record::{EntryId, EntryRow, Identity, Item, VoteRow};
+use super::log_v1;
+use super::sync_times::{SyncCounts, SyncTimes};
 
 /// Requests that may wait for the disk; then the Raft core waits.
 const LOG_QUEUE_DEPTH: usize = 1024;
@@ -26,7 +29,7 @@ const LOG_QUEUE_DEPTH: usize = 1024;
 /// in the log is found committed again by the next election.
 const COMMITTED_DELAY_MS: u64 = 200;
 
-/// Called once, after the commit of the transaction returned or failed.
+/// Called once, after the sync returned or something failed.
 pub type Appended = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 type Answer = oneshot::Sender<Result<(), StorageError>>;
@@ -37,10 +40,12 @@ enum Request {
     Identity(Identity, Answer),
     Truncate(Option<u64>, Answer),
     Purge(EntryId, Answer),
+    /// Write down the commit index, if nothing else has done so.
+    Committed,
     Close(oneshot::Sender<()>),
 }
 
-/// The latest commit index, which is written along with the next transaction or after a while.
+/// The latest commit index, which is written along with the next record or after a while.
 #[derive(Default)]
 struct LazyCommitted {
     pending: Mutex<Option<EntryId>>,
@@ -53,32 +58,46 @@ pub struct LogHandle {
     path: Arc<Path>,
     requests: mpsc::Sender<Request>,
     committed: Arc<LazyCommitted>,
-    reader: Arc<tokio::sync::Mutex<Option<SqliteConnection>>>,
+    index: Arc<Mutex<LogIndex>>,
+    syncs: Arc<SyncTimes>,
 }
 
 impl LogHandle {
-    /// Opens the log and starts its owner. The first failure to write goes to `failure` and ends
-    /// the owner: nothing after it can be acknowledged.
+    /// Opens the log in this folder and starts its owner. A log of version 1, the database
+    /// `log.db` beside it, is taken over first. The first failure to write goes to `failure` and
+    /// ends the owner: nothing after it can be acknowledged.
     pub async fn open(
-        path: &Path,
+        folder: &Path,
         failure: FailureSlot,
     ) -> Result<(Self, LogRecovery), StorageError> {
-        let (db, recovery) = LogDb::open(path).await?;
-        let reader = sqlite::open_reader(path).await?;
+        log_v1::take_over(folder).await?;
+        let (files, recovery) = LogFiles::open(folder)?;
         let (requests, inbox) = mpsc::channel(LOG_QUEUE_DEPTH);
         let handle = Self {
-            path: Arc::clone(db.path()),
+            path: folder.into(),
             requests,
             committed: Arc::default(),
-            reader: Arc::new(tokio::sync::Mutex::new(Some(reader))),
+            index: files.index(),
+            syncs: files.syncs(),
         };
         let writer = LogWriter {
-            db,
+            files,
             inbox,
             committed: Arc::clone(&handle.committed),
             failure,
         };
-        tokio::spawn(writer.run());
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| StorageError::File {
+                path: folder.to_owned(),
+                action: "starting the writer of",
+                source,
+            })?;
+        tokio::spawn(remind(
+            Arc::clone(&handle.committed),
+            handle.requests.downgrade(),
+        ));
         Ok((handle, recovery))
     }
 
@@ -124,25 +143,29 @@ impl LogHandle {
         }
     }
 
-    /// Entries of `[from, until)` that are on disk.
-    pub async fn read(&self, from: u64, until: u64) -> Result<Vec<EntryRow>, StorageError> {
-        let mut reader = self.reader.lock().await;
-        let connection = reader.as_mut().ok_or_else(|| self.stopped())?;
-        log_db::read_entries(connection, &self.path, from, until).await
+    /// How long its syncs have taken so far.
+    #[must_use]
+    pub fn sync_counts(&self) -> SyncCounts {
+        self.syncs.counts()
     }
 
-    /// Writes what is queued and closes the file.
+    /// Entries of `[from, until)` that are on disk.
+    pub async fn read(&self, from: u64, until: u64) -> Result<Vec<EntryRow>, StorageError> {
+        let (index, folder) = (Arc::clone(&self.index), Arc::clone(&self.path));
+        let reading = move || log_files::read_entries(&index, &folder, from, until);
+        let read = tokio::task::spawn_blocking(reading).await;
+        read.map_err(|_| self.stopped())?
+    }
+
+    /// Writes what is queued and closes the files.
     pub async fn close(&self) {
-        if let Some(reader) = self.reader.lock().await.take()
-            && let Err(error) = reader.close().await
-        {
-            tracing::debug!(%error, "closing the reader of the log");
-        }
         let (done, closed) = oneshot::channel();
         if self.requests.send(Request::Close(done)).await.is_ok() {
             // An owner that failed has closed already.
             closed.await.unwrap_or_default();
         }
+        // The reminder finds nobody to remind and ends.
+        self.committed.set.notify_one();
     }
 
     fn ask(
@@ -161,129 +184,74 @@ impl LogHandle {
     }
 }
 
+/// Sees to it that the commit index reaches the disk when nothing else is written.
+async fn remind(committed: Arc<LazyCommitted>, requests: mpsc::WeakSender<Request>) {
+    loop {
+        committed.set.notified().await;
+        tokio::time::sleep(Duration::from_millis(COMMITTED_DELAY_MS)).await;
+        let Some(requests) = requests.upgrade() else {
+            return;
+        };
+        if requests.send(Request::Committed).await.is_err() {
+            return;
+        }
+    }
+}
+
 struct LogWriter {
-    db: LogDb,
+    files: LogFiles,
     inbox: mpsc::Receiver<Request>,
     committed: Arc<LazyCommitted>,
     failure: FailureSlot,
 }
 
 impl LogWriter {
-    async fn run(mut self) {
+    fn run(mut self) {
         let mut batch = Vec::new();
-        let mut committed_due: Option<Instant> = None;
-        let committed = Arc::clone(&self.committed);
-        loop {
-            let due = committed_due.unwrap_or_else(Instant::now);
-            tokio::select! {
-                biased;
-                count = self.inbox.recv_many(&mut batch, LOG_QUEUE_DEPTH) => if count == 0 { break },
-                () = committed.set.notified() => {
-                    committed_due =
-                        Some(Instant::now() + Duration::from_millis(COMMITTED_DELAY_MS));
-                    continue;
-                }
-                () = tokio::time::sleep_until(due), if committed_due.is_some() => {}
-            }
+        while self.inbox.blocking_recv_many(&mut batch, LOG_QUEUE_DEPTH) > 0 {
             let closing = take_close(&mut batch);
-            let is_due = committed_due.is_some_and(|due| due <= Instant::now());
-            let lazily = if is_due || closing.is_some() {
-                committed_due = None;
-                self.committed.pending.lock().take()
-            } else {
-                None
-            };
-            let result = self.write(&mut batch, lazily).await;
-            let failed = result.as_ref().err().map(ToString::to_string);
+            let result = self.write(&batch);
+            let failed = result.err().map(|error| error.to_string());
             answer(&mut batch, failed.as_deref());
             if let Some(text) = failed {
                 self.failure.report(text);
                 return;
             }
             if let Some(done) = closing {
-                self.close().await;
+                // Closed before it is said.
+                drop(self.files);
                 // Nobody waits when the closer was dropped.
                 done.send(()).unwrap_or_default();
                 return;
             }
         }
-        self.close().await;
     }
 
-    /// One transaction for everything in the batch. A lone insert is a transaction by itself and
-    /// saves two turns to the database's thread.
-    async fn write(
-        &mut self,
-        batch: &mut [Request],
-        committed: Option<EntryId>,
-    ) -> Result<(), StorageError> {
-        let mut rows: Vec<EntryRow> = Vec::new();
-        let only_appends = batch.iter().all(|r| matches!(r, Request::Append(..)));
-        if only_appends && committed.is_none() {
-            let count: usize = batch.iter().map(Request::row_count).sum();
-            if count == 0 {
-                return Ok(());
-            }
-            if count <= MAX_ROWS_PER_STATEMENT {
-                for request in batch {
-                    request.take_rows(&mut rows);
-                }
-                return self.db.insert(&rows).await;
-            }
-        }
-        self.db.begin().await?;
+    /// One record for everything in the batch.
+    fn write(&mut self, batch: &[Request]) -> Result<(), StorageError> {
         for request in batch {
-            if matches!(request, Request::Append(..)) {
-                request.take_rows(&mut rows);
-                continue;
-            }
-            self.insert_all(&mut rows).await?;
             match request {
-                Request::Append(..) | Request::Close(_) => {}
-                Request::Vote(vote, _) => self.db.put_vote(*vote).await?,
-                Request::Identity(identity, _) => self.db.put_identity(*identity).await?,
-                Request::Truncate(after, _) => self.db.truncate(*after).await?,
-                Request::Purge(upto, _) => self.db.purge(*upto).await?,
+                Request::Append(rows, _) => {
+                    for row in rows {
+                        self.files.stage_entry(row)?;
+                    }
+                }
+                Request::Vote(vote, _) => self.files.stage(&Item::Vote(*vote))?,
+                Request::Identity(identity, _) => {
+                    self.files.stage(&Item::Identity(*identity))?;
+                }
+                Request::Truncate(after, _) => self.files.stage(&Item::Truncate(*after))?,
+                Request::Purge(upto, _) => self.files.stage(&Item::Purged(*upto))?,
+                Request::Committed | Request::Close(_) => {}
             }
         }
-        self.insert_all(&mut rows).await?;
-        if let Some(committed) = committed {
-            self.db.put_committed(committed).await?;
+        // Never of an entry that is still on its way here: it would not be there after a crash.
+        let mut pending = self.committed.pending.lock();
+        if let Some(committed) = pending.take_if(|id| self.files.holds(id.index)) {
+            self.files.stage(&Item::Committed(committed))?;
         }
-        self.db.commit().await
-    }
-
-    async fn insert_all(&mut self, rows: &mut Vec<EntryRow>) -> Result<(), StorageError> {
-        for chunk in rows.chunks(MAX_ROWS_PER_STATEMENT) {
-            self.db.insert(chunk).await?;
-        }
-        rows.clear();
-        Ok(())
-    }
-
-    async fn close(self) {
-        if let Err(error) = self.db.connection.close().await {
-            tracing::warn!(%error, "closing the log failed; everything acknowledged is in it");
-        }
-    }
-}
-
-impl Request {
-    fn row_count(&self) -> usize {
-        match self {
-            Self::Append(rows, _) => rows.len(),
-            _ => 0,
-        }
-    }
-
-    fn take_rows(&mut self, into: &mut Vec<EntryRow>) {
-        if let Self::Append(rows, _) = self {
-            if into.is_empty() {
-                *into = std::mem::take(rows);
-            } else {
-                into.append(rows);
-            }
-        }
+        drop(pending);
+        self.files.write()
     }
 }
 
@@ -312,7 +280,7 @@ fn answer(batch: &mut Vec<Request>, failed: Option<&str>) {
                     answer.send(Ok(())).unwrap_or_default();
                 }
             }
-            Request::Close(_) => {}
+            Request::Committed | Request::Close(_) => {}
         }
     }
 }

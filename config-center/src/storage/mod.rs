@@ -1,4 +1,4 @@
-//! What survives a restart: the Raft log in `log.db`, the state in `state.db`, and the lock that
+//! What survives a restart: the Raft log in `log/`, the state in `state.db`, and the lock that
 //! keeps a second process out of the folder. The only folder that names sqlx.
 //!
 //! Knows rows and bytes; takes no decisions and must not name a Raft type.
@@ -6,19 +6,21 @@
 //! ```text
 //! data folder
 //!   LOCK        held while the process lives
-//!   log.db      WAL, synchronous=FULL: an append is acknowledged after its commit returned
+//!   log/        segments: an append is acknowledged after its sync returned (docs/adr/0013)
 //!   state.db    WAL, synchronous=NORMAL: batches that carry the index they were applied at;
 //!               what a power cut takes away is applied again from the log
 //!   snapshots/  copies of the state on their way to a member or a client; removed at start
 //! ```
 //!
-//! Each database has one owner task, and nobody else writes to it.
+//! Log and database have one owner each, and nobody else writes to them.
 
 mod error;
 mod etcd_file;
 mod etcd_folder;
 mod folder;
-mod log_db;
+mod log_files;
+mod log_record;
+mod log_v1;
 mod log_writer;
 mod restore;
 mod saved_snapshot;
@@ -31,13 +33,15 @@ mod state_purge;
 mod state_size;
 mod state_v2;
 mod state_writer;
+mod sync_times;
 #[cfg(test)]
 mod tests;
 
 pub use error::{FailureSlot, StorageError};
 pub use etcd_folder::EtcdFolder;
 pub use folder::DataFolder;
-pub use log_db::{EntryId, EntryKind, EntryRow, Identity, LogRecovery, VoteRow};
+pub use log_files::LogRecovery;
+pub use log_record::{EntryId, EntryKind, EntryRow, Identity, VoteRow};
 pub use log_writer::{Appended, LogHandle};
 pub use restore::{RestoredAs, restore as restore_snapshot};
 pub use saved_snapshot::{SavedSnapshot, inspect as inspect_snapshot};
@@ -45,17 +49,4 @@ pub use snapshot_file::SnapshotFile;
 pub use state_load::LoadedState;
 pub use state_size::StateSizes;
 pub use state_writer::{Progress, StateBatch, StateHandle};
-
-/// Runs a statement on a database from outside, as a fault.
-#[cfg(test)]
-pub async fn break_for_test(path: &std::path::Path, sql: &'static str) {
-    use sqlx::{ConnectOptions as _, Connection as _};
-
-    let mut connection = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(path)
-        .connect()
-        .await
-        .unwrap();
-    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-}
+pub use sync_times::SyncCounts;

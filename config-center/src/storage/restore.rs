@@ -10,7 +10,7 @@ use config_center_core::{AuthChange, Change};
 use super::error::{FailureSlot, StorageError};
 use super::etcd_file::{EtcdFile, EtcdFileError};
 use super::folder::{DataFolder, sync_dir};
-use super::log_db::{EntryId, Identity, VoteRow};
+use super::log_record::{EntryId, Identity, VoteRow};
 use super::log_writer::LogHandle;
 use super::saved_snapshot::{self, Format};
 use super::state_db::{Folded, Progress, StateDb};
@@ -69,7 +69,7 @@ pub async fn restore(
     db.close().await?;
     // Whether the rows are a state at all shows now, before anybody is told that they are.
     let loaded = load(snapshot, &state).await?;
-    let (log, _) = LogHandle::open(&folder.log_db(), FailureSlot::default()).await?;
+    let (log, _) = LogHandle::open(&folder.log(), FailureSlot::default()).await?;
     log.purge(RESTORED_AT).await?;
     log.save_vote(VoteRow {
         term: RESTORED_AT.term,

@@ -31,6 +31,10 @@ impl Schema {
 /// A reader holds its view for the length of one statement; only an outside tool makes us wait.
 const BUSY_TIMEOUT_MS: u64 = 5_000;
 
+/// Rows that a reader's thread may be ahead of whoever takes them: with few, both spend their time
+/// on waking each other.
+const READ_AHEAD_ROWS: usize = 1024;
+
 /// Every row count up to the largest one has a prepared statement of its own.
 pub(super) const MAX_ROWS_PER_STATEMENT: usize = 128;
 
@@ -114,6 +118,7 @@ pub(super) async fn open_reader(path: &Path) -> Result<SqliteConnection, Storage
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
+        .row_buffer_size(READ_AHEAD_ROWS)
         .busy_timeout(Duration::from_millis(BUSY_TIMEOUT_MS))
         .disable_statement_logging()
         .connect()
@@ -224,4 +229,13 @@ pub(super) fn placeholders(count: usize) -> String {
     }
     text.push(')');
     text
+}
+
+/// SQLite knows signed integers only. Node ids use all 64 bits; terms and indexes never reach 2^63.
+pub(super) fn signed(value: u64) -> i64 {
+    value.cast_signed()
+}
+
+pub(super) fn unsigned(value: i64) -> u64 {
+    value.cast_unsigned()
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 use schemas::authpb::{Role, User};
 use sqlx::{Row as _, SqliteConnection};
 
-use super::log_db::{signed, unsigned};
+use super::sqlite::{signed, unsigned};
 
 /// The changes of one transaction, the last one of each row. `None` is a deletion.
 #[derive(Debug, Default)]

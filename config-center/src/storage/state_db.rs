@@ -13,8 +13,8 @@ use sqlx::sqlite::{SqliteArguments, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 
 use super::error::StorageError;
-use super::log_db::{EntryId, signed};
-use super::sqlite::{self, MAX_ROWS_PER_STATEMENT, MultiInsert, Schema, placeholders};
+use super::log_record::EntryId;
+use super::sqlite::{self, MAX_ROWS_PER_STATEMENT, MultiInsert, Schema, placeholders, signed};
 use super::state_auth::FoldedAuth;
 use super::state_size::StateSizes;
 use super::state_v2::{self, FoldedV2};
@@ -120,7 +120,7 @@ impl Default for Progress {
 /// The changes of one transaction, with only the last one kept where they overwrite each other.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
-    rows: Vec<RevisionRow>,
+    rows: Vec<Arc<RevisionRow>>,
     leases: BTreeMap<i64, Option<i64>>,
     remaining: BTreeMap<i64, i64>,
     members: BTreeMap<u64, Member>,
@@ -260,7 +260,7 @@ impl StateDb {
         self.run("COMMIT", "committing").await
     }
 
-    async fn insert_rows(&mut self, rows: &[RevisionRow]) -> DbResult<()> {
+    async fn insert_rows(&mut self, rows: &[Arc<RevisionRow>]) -> DbResult<()> {
         let sql = self.insert_rows.sql(rows.len());
         let mut query = sqlx::query_with(sql, SqliteArguments::default());
         for row in rows {

@@ -9,8 +9,9 @@ use schemas::etcdserverpb::Member;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use super::error::StorageError;
-use super::log_db::{EntryId, unsigned};
+use super::log_record::EntryId;
 use super::sqlite;
+use super::sqlite::unsigned;
 use super::state_auth;
 use super::state_db::Progress;
 use super::state_v2;

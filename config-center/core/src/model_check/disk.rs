@@ -23,7 +23,7 @@ impl Disk {
         self.revision = applied.revision;
         for change in &applied.changes {
             match change.clone() {
-                Change::Revision(row) => self.rows.push(row),
+                Change::Revision(row) => self.rows.push(RevisionRow::clone(&row)),
                 Change::CompactTo { revision } => self.compacted = Some(revision),
                 Change::LeasePut { id, ttl_s } => {
                     self.leases.insert(id, ttl_s);

@@ -62,21 +62,20 @@ impl Keyspace {
         (!row.tombstone).then_some(row)
     }
 
-    /// Writes a revision; `previous` is what `get` says of the key.
+    /// Writes a revision; value and lease are decided on by what the key is now, if it exists.
+    /// Returns the row and the one before it.
     pub(crate) fn put(
         &mut self,
         (main, sub): (i64, i64),
         key: &Bytes,
-        value: Bytes,
-        lease: i64,
-        previous: Option<&RevisionRow>,
-    ) -> Arc<RevisionRow> {
-        let (create_revision, version) = match previous {
-            Some(row) => (row.create_revision, row.version + 1),
-            None => (main, 1),
-        };
-        // All rows of a key share the index's own copy of it.
-        let new_row = |key: Bytes| {
+        decide: impl FnOnce(Option<&RevisionRow>) -> (Bytes, i64),
+    ) -> (Arc<RevisionRow>, Option<Arc<RevisionRow>>) {
+        let new_row = |key: Bytes, previous: Option<&RevisionRow>| {
+            let (value, lease) = decide(previous);
+            let (create_revision, version) = match previous {
+                Some(row) => (row.create_revision, row.version + 1),
+                None => (main, 1),
+            };
             Arc::new(RevisionRow {
                 main,
                 sub,
@@ -88,27 +87,25 @@ impl Keyspace {
                 tombstone: false,
             })
         };
-        let row = match previous {
-            Some(previous) => {
-                let row = new_row(previous.key.clone());
-                self.index_row(&row);
-                row
+        // All rows of a key share the index's own copy of it.
+        let (row, previous) = match self.index.get_mut(&key[..]) {
+            Some(history) => {
+                let latest = Arc::clone(history.latest());
+                let known = latest.key.clone();
+                let previous = (!latest.tombstone).then_some(latest);
+                let row = new_row(known, previous.as_deref());
+                history.push(Arc::clone(&row));
+                (row, previous)
             }
-            None => match self.index.entry(Bytes::copy_from_slice(key)) {
-                Entry::Occupied(mut dead) => {
-                    let row = new_row(dead.key().clone());
-                    dead.get_mut().push(Arc::clone(&row));
-                    row
-                }
-                Entry::Vacant(unknown) => {
-                    let row = new_row(unknown.key().clone());
-                    unknown.insert(History::new(Arc::clone(&row)));
-                    row
-                }
-            },
+            None => {
+                let unknown = Bytes::copy_from_slice(key);
+                let row = new_row(unknown.clone(), None);
+                self.index.insert(unknown, History::new(Arc::clone(&row)));
+                (row, None)
+            }
         };
         self.log.push_back(Arc::clone(&row));
-        row
+        (row, previous)
     }
 
     /// Writes a tombstone for each key of the range that exists, in key order, from `(main, sub)`
@@ -154,22 +151,20 @@ impl Keyspace {
 
     /// Adds a stored row; rows come in the order of `(main, sub)`.
     pub(crate) fn restore_row(&mut self, mut row: RevisionRow) {
-        if let Some((known, _)) = self.index.get_key_value(&row.key[..]) {
-            row.key = known.clone();
-        }
-        let row = Arc::new(row);
-        self.index_row(&row);
-        self.log.push_back(row);
-    }
-
-    fn index_row(&mut self, row: &Arc<RevisionRow>) {
-        match self.index.get_mut(&row.key[..]) {
-            Some(history) => history.push(Arc::clone(row)),
-            None => {
-                self.index
-                    .insert(row.key.clone(), History::new(Arc::clone(row)));
+        let row = match self.index.entry(row.key.clone()) {
+            Entry::Occupied(mut known) => {
+                row.key = known.key().clone();
+                let row = Arc::new(row);
+                known.get_mut().push(Arc::clone(&row));
+                row
             }
-        }
+            Entry::Vacant(unknown) => {
+                let row = Arc::new(row);
+                unknown.insert(History::new(Arc::clone(&row)));
+                row
+            }
+        };
+        self.log.push_back(row);
     }
 
     /// Forgets superseded revisions at or below `revision`. There is nothing at 0 to forget: the

@@ -142,7 +142,7 @@ impl Store {
         restorer.revision(self.state.revision());
         for change in self.stored.clone() {
             match change {
-                Change::Revision(row) => restorer.row(row).unwrap(),
+                Change::Revision(row) => restorer.row((*row).clone()).unwrap(),
                 Change::LeasePut { id, ttl_s } => restorer.lease(id, ttl_s),
                 Change::V2(change) => restorer.v2(change),
                 Change::CompactTo { revision } => restorer.compacted(revision),

@@ -1,4 +1,4 @@
-//! openraft's own suite for stores, on the SQLite store.
+//! openraft's own suite for stores, on our store.
 
 use std::io;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl StoreBuilder<TypeConfig, LogStore, WithFiles, (TempDir, DataFolder)> for Bu
         let dir = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(dir.path()).unwrap();
         let failure = FailureSlot::default();
-        let (log, recovery) = LogHandle::open(&folder.log_db(), failure.clone())
+        let (log, recovery) = LogHandle::open(&folder.log(), failure.clone())
             .await
             .unwrap();
         let (state, loaded) = StateHandle::open(&folder, failure.clone()).await.unwrap();

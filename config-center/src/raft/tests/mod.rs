@@ -82,10 +82,15 @@ fn all(node: &Node) -> RangeResponse {
 /// while it is made: the callers wait for their answers first, and copy the log after the state,
 /// so that the state in the copy is never ahead of it.
 fn crash_image(from: &Path, into: &Path) {
-    for name in ["state.db", "state.db-wal", "log.db", "log.db-wal"] {
+    for name in ["state.db", "state.db-wal"] {
         let source = from.join(name);
         if source.exists() {
             std::fs::copy(source, into.join(name)).unwrap();
         }
+    }
+    std::fs::create_dir(into.join("log")).unwrap();
+    for segment in std::fs::read_dir(from.join("log")).unwrap() {
+        let segment = segment.unwrap();
+        std::fs::copy(segment.path(), into.join("log").join(segment.file_name())).unwrap();
     }
 }

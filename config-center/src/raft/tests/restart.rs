@@ -171,7 +171,7 @@ async fn a_held_folder_and_a_lost_log_are_refused() {
     ));
     node.propose(put("a", "1")).await.unwrap();
     node.shutdown().await;
-    std::fs::remove_file(dir.path().join("log.db")).unwrap();
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
     let error = start(config(dir.path())).await.err().unwrap();
     assert!(
         error.to_string().contains("state.db beside it is not"),

@@ -16,8 +16,8 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 use super::schema::{self, ConfState, StoredLease, StoredMember};
 use crate::bolt::FileWriter;
 use crate::storage::error::StorageError;
-use crate::storage::log_db::unsigned;
 use crate::storage::sqlite;
+use crate::storage::sqlite::unsigned;
 use crate::storage::state_db::Progress;
 use crate::storage::state_load::read_progress;
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use config_center_core::v2::V2Change;
@@ -236,7 +237,7 @@ impl EtcdFile {
             return Ok(None);
         }
         if tombstone {
-            return Ok(Some(Change::Revision(RevisionRow {
+            return Ok(Some(Change::Revision(Arc::new(RevisionRow {
                 main,
                 sub,
                 key: pair.key,
@@ -245,7 +246,7 @@ impl EtcdFile {
                 version: 0,
                 lease: 0,
                 tombstone,
-            })));
+            }))));
         }
         if pair.mod_revision != main {
             return Err(format!(
@@ -259,7 +260,7 @@ impl EtcdFile {
                 pair.version, pair.create_revision
             ));
         }
-        Ok(Some(Change::Revision(RevisionRow {
+        Ok(Some(Change::Revision(Arc::new(RevisionRow {
             main,
             sub,
             key: pair.key,
@@ -268,7 +269,7 @@ impl EtcdFile {
             version: pair.version,
             lease: pair.lease,
             tombstone,
-        })))
+        }))))
     }
 
     fn lease(&mut self, key: &[u8], value: Bytes) -> std::result::Result<Change, Reason> {

@@ -13,13 +13,14 @@ use crate::storage::{
 };
 
 #[tokio::test]
-async fn a_log_of_format_1_is_read() {
+async fn a_log_of_format_1_is_taken_over() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log.db");
-    execute(&path, include_str!("../golden/log-v1.sql")).await;
+    let (database, path) = (dir.path().join("log.db"), dir.path().join("log"));
+    execute(&database, include_str!("../golden/log-v1.sql")).await;
     let (log, recovery) = LogHandle::open(&path, FailureSlot::default())
         .await
         .unwrap();
+    assert!(!database.exists() && path.is_dir());
     let id = |term, index| Some(EntryId { term, index });
     assert_eq!(
         recovery.identity,
@@ -50,6 +51,24 @@ async fn a_log_of_format_1_is_read() {
         &entries[1].payload[..],
         b"\x08\x01\x52\x06\x0a\x01k\x12\x01v"
     );
+    log.close().await;
+    // The crash came before the database was removed: it is not looked at again.
+    execute(&database, "CREATE TABLE t (x)").await;
+    let (log, again) = LogHandle::open(&path, FailureSlot::default())
+        .await
+        .unwrap();
+    assert_eq!(again, recovery);
+    assert!(!database.exists());
+    log.close().await;
+    // The crash came before the files were complete: they are made again.
+    let unfinished = path.with_extension("new");
+    std::fs::rename(&path, &unfinished).unwrap();
+    execute(&database, include_str!("../golden/log-v1.sql")).await;
+    let (log, again) = LogHandle::open(&path, FailureSlot::default())
+        .await
+        .unwrap();
+    assert_eq!(again, recovery);
+    assert!(!unfinished.exists());
     log.close().await;
 }
 
@@ -176,23 +195,13 @@ async fn a_state_of_format_1_becomes_one_of_today() {
 async fn what_is_written_today_is_the_newest_format() {
     let dir = tempfile::tempdir().unwrap();
     let folder = DataFolder::open(dir.path()).unwrap();
-    let (log, _) = LogHandle::open(&folder.log_db(), FailureSlot::default())
-        .await
-        .unwrap();
     let (state, _) = StateHandle::open(&folder, FailureSlot::default())
         .await
         .unwrap();
-    log.close().await;
     state.close().await;
-    for (path, golden) in [
-        (folder.log_db(), include_str!("../golden/log-v1.sql")),
-        (folder.state_db(), include_str!("../golden/state-v4.sql")),
-    ] {
-        let old = dir.path().join("golden.db");
-        execute(&old, golden).await;
-        assert_eq!(columns(&path).await, columns(&old).await, "{path:?}");
-        std::fs::remove_file(old).unwrap();
-    }
+    let golden = dir.path().join("golden.db");
+    execute(&golden, include_str!("../golden/state-v4.sql")).await;
+    assert_eq!(columns(&folder.state_db()).await, columns(&golden).await);
 }
 
 /// Every column with its type, null-ness and place in the primary key.
@@ -215,7 +224,7 @@ async fn an_unknown_format_is_refused_and_left_alone() {
     execute(&path, include_str!("../golden/log-v1.sql")).await;
     execute(&path, "UPDATE format SET version = 2").await;
     let before = std::fs::read(&path).unwrap();
-    let error = LogHandle::open(&path, FailureSlot::default())
+    let error = LogHandle::open(&dir.path().join("log"), FailureSlot::default())
         .await
         .err()
         .unwrap();
@@ -247,10 +256,13 @@ async fn foreign_files_are_refused() {
     std::fs::write(&no_database, "not a database\n".repeat(100)).unwrap();
     for path in [other_program, the_other_one, no_database] {
         let before = std::fs::read(&path).unwrap();
-        let error = LogHandle::open(&path, FailureSlot::default())
+        let beside = tempfile::tempdir().unwrap();
+        std::fs::copy(&path, beside.path().join("log.db")).unwrap();
+        let error = LogHandle::open(&beside.path().join("log"), FailureSlot::default())
             .await
             .err()
             .unwrap();
+        let path = beside.path().join("log.db");
         assert!(
             matches!(error, StorageError::Foreign { .. }),
             "{path:?}: {error}"
@@ -260,9 +272,8 @@ async fn foreign_files_are_refused() {
 }
 
 #[tokio::test]
-async fn a_hole_in_the_log_is_damage() {
+async fn a_hole_in_a_log_of_format_1_is_damage() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log.db");
     for (nth, fault) in [
         "DELETE FROM entries WHERE log_index = 6",
         "DELETE FROM entries WHERE log_index = 5",
@@ -270,10 +281,12 @@ async fn a_hole_in_the_log_is_damage() {
     .into_iter()
     .enumerate()
     {
-        let path = path.with_extension(nth.to_string());
+        let folder = dir.path().join(nth.to_string());
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("log.db");
         execute(&path, include_str!("../golden/log-v1.sql")).await;
         execute(&path, fault).await;
-        let error = LogHandle::open(&path, FailureSlot::default())
+        let error = LogHandle::open(&folder.join("log"), FailureSlot::default())
             .await
             .err()
             .unwrap();
