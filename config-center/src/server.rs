@@ -10,6 +10,7 @@ mod calls;
 mod connection;
 mod fleet;
 mod frames;
+mod gather;
 mod listen;
 mod loopback;
 mod ping_policy;

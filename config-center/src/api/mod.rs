@@ -124,6 +124,12 @@ impl Context {
         if cost == 0 || self.node.quota_used_bytes().saturating_add(cost) < room {
             return Ok(());
         }
+        // Boxed: what nearly no write needs is not moved about with every one.
+        Box::pin(self.raise_no_space(quota)).await;
+        Err(Fault::Refused(Refusal::NoSpace))
+    }
+
+    async fn raise_no_space(&self, quota: i64) {
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id: self.member_id,
@@ -146,7 +152,6 @@ impl Context {
                 tracing::warn!(%error, "the alarm about the quota could not be raised");
             }
         }
-        Err(Fault::Refused(Refusal::NoSpace))
     }
 
     /// Replicates a command that `permit` has allowed, or one of this member itself.

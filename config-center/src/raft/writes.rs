@@ -58,8 +58,7 @@ impl Node {
         if let Some(revision) = physical_compaction
             && proposed.reply.is_ok()
         {
-            self.state
-                .purged(revision)
+            Box::pin(self.state.purged(revision))
                 .await
                 .map_err(|_| ProposeError::Stopped)?;
         }
@@ -74,14 +73,16 @@ impl Node {
         loop {
             let attempt = match self.route() {
                 Route::Here => self.write_here(proposal).await?,
-                Route::To { leader, term } => self.write_at(leader, term, proposal).await?,
+                Route::To { leader, term } => {
+                    Box::pin(self.write_at(leader, term, proposal)).await?
+                }
                 Route::Nowhere => Attempt::NotProposed(proposal),
             };
             match attempt {
                 Attempt::Done(proposed) => return Ok(proposed),
                 Attempt::NotProposed(back) => proposal = back,
             }
-            self.wait_for_leader(deadline).await?;
+            Box::pin(self.wait_for_leader(deadline)).await?;
         }
     }
 

@@ -19,6 +19,9 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use futures::task::AtomicWaker;
 use hyper::rt::Executor;
 use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+
+use super::gather::Outlet;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -54,19 +57,21 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for CallQueue {
 }
 
 /// The connection with its calls: ends when the connection does.
-pub(super) struct WithCalls<C> {
+pub(super) struct WithCalls<C, IO> {
     connection: Pin<Box<C>>,
+    outlet: Outlet<IO>,
     queue: CallQueue,
     running: FuturesUnordered<Call>,
     bell: Arc<Bell>,
     waker: Waker,
 }
 
-impl<C: Future> WithCalls<C> {
-    pub(super) fn new(connection: C, queue: CallQueue) -> Self {
+impl<C: Future, IO: AsyncWrite + Unpin> WithCalls<C, IO> {
+    pub(super) fn new(connection: C, queue: CallQueue, outlet: Outlet<IO>) -> Self {
         let bell = Arc::new(Bell::default());
         Self {
             connection: Box::pin(connection),
+            outlet,
             queue,
             running: FuturesUnordered::new(),
             waker: Waker::from(Arc::clone(&bell)),
@@ -76,6 +81,11 @@ impl<C: Future> WithCalls<C> {
 
     pub(super) fn connection(&mut self) -> Pin<&mut C> {
         self.connection.as_mut()
+    }
+
+    /// `false` when the connection is to be polled again, because sending failed.
+    fn send_off(&mut self) -> bool {
+        self.outlet.send(&mut Context::from_waker(&self.waker))
     }
 
     fn poll_both(&mut self) -> Poll<C::Output> {
@@ -90,7 +100,7 @@ impl<C: Future> WithCalls<C> {
     }
 }
 
-impl<C: Future> Future for WithCalls<C> {
+impl<C: Future, IO: AsyncWrite + Unpin> Future for WithCalls<C, IO> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
@@ -101,13 +111,19 @@ impl<C: Future> Future for WithCalls<C> {
         for _ in 0..MAX_TURNS {
             this.bell.has_rung.store(false, Ordering::SeqCst);
             ended = this.poll_both();
-            if ended.is_ready() || !this.bell.has_rung.load(Ordering::SeqCst) {
+            if ended.is_ready() {
+                this.send_off();
+                break;
+            }
+            if !this.bell.has_rung.load(Ordering::SeqCst) && this.send_off() {
                 break;
             }
         }
         this.bell.is_attended.store(false, Ordering::SeqCst);
-        // Rung after the last look, or there is more to do than one turn should take.
+        // Rung after the last look, or there is more to do than one turn should take; what is there
+        // already does not wait for it.
         if ended.is_pending() && this.bell.has_rung.load(Ordering::SeqCst) {
+            this.send_off();
             cx.waker().wake_by_ref();
         }
         ended
@@ -142,6 +158,11 @@ mod tests {
     use tokio::sync::{mpsc, oneshot};
 
     use super::*;
+    use crate::server::gather::gathering;
+
+    fn outlet() -> Outlet<tokio::io::Sink> {
+        gathering(tokio::io::sink()).1
+    }
 
     /// Accepts calls from a channel, as hyper does from its socket.
     async fn connection(
@@ -167,6 +188,7 @@ mod tests {
         let served = tokio::spawn(WithCalls::new(
             connection(calls, queue.clone(), answered),
             queue,
+            outlet(),
         ));
         let asking = tokio::spawn(async move {
             for _ in 0..CALLS {
@@ -198,7 +220,7 @@ mod tests {
                 done.send(()).unwrap();
             });
         };
-        WithCalls::new(connection, queue).await;
+        WithCalls::new(connection, queue, outlet()).await;
         go.send(()).unwrap();
         is_done.await.unwrap();
     }

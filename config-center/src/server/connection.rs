@@ -24,6 +24,7 @@ use tower_service::Service as _;
 
 use super::authority::LenientAuthority;
 use super::calls::{CallQueue, WithCalls};
+use super::gather::gathering;
 use super::ping_policy::PingPolicy;
 use super::shared_stream::SharedStream;
 use crate::api::grpc::{self, Services};
@@ -183,12 +184,13 @@ where
 {
     let calls = CallQueue::default();
     let service = answering(app, origin, Some(calls.clone()));
+    let (stream, outlet) = gathering(stream);
     let stream = LenientAuthority::new(stream);
     let stream = PingPolicy::new(stream, app.options.keepalive_min_time);
     let connection =
         http2(app.options, calls.clone()).serve_connection(TokioIo::new(stream), service);
     drive(
-        WithCalls::new(connection, calls),
+        WithCalls::new(connection, calls, outlet),
         |mut served| served.connection().graceful_shutdown(),
         stopping,
     )

@@ -32,7 +32,7 @@ impl Kv for KvService {
             &self.0,
             Rpc::Range,
             &metadata,
-            self.serve_range(&Credentials::of(&metadata), range),
+            self.serve_range_apart(Credentials::of(&metadata), range),
         )
         .await
     }
@@ -133,6 +133,22 @@ impl Kv for KvService {
 }
 
 impl KvService {
+    /// A read of many keys may take long, and the other calls of its connection must not wait.
+    async fn serve_range_apart(
+        &self,
+        credentials: Credentials,
+        range: RangeRequest,
+    ) -> Result<RangeResponse, Fault> {
+        if range.range_end.is_empty() {
+            return self.serve_range(&credentials, range).await;
+        }
+        let service = Self(Arc::clone(&self.0));
+        let reading =
+            tokio::spawn(async move { service.serve_range(&credentials, range).await }).await;
+        // It is never aborted, so it has panicked; so does the call.
+        reading.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+    }
+
     async fn serve_range(
         &self,
         credentials: &Credentials,

@@ -198,7 +198,7 @@ async fn admit(context: &Context, rpc: Rpc, metadata: &MetadataMap) -> Result<()
         return Err(Fault::NotProposed(ProposeError::NoLeader));
     }
     if let Some(access) = gate(rpc) {
-        context.permit(&Credentials::of(metadata), access).await?;
+        Box::pin(context.permit(&Credentials::of(metadata), access)).await?;
     }
     Ok(())
 }
