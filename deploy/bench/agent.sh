@@ -10,14 +10,15 @@ cd "$REPO_ROOT"
 
 usage() {
   cat <<'USAGE'
-usage: deploy/bench/agent.sh [--quick] [--only SECTION,…] [--no-build] [--measure-with CMD]
+usage: deploy/bench/agent.sh [--quick] [--only SECTION,…] [--divide N] [--no-build] [--measure-with CMD]
 
   --quick             small sizes, one round; prints its report, and leaves the committed one alone
   --only SECTION,…    measures only these, and keeps the last figures of the others:
                         nginx    1 GB in one file, lz4           none     the same uncompressed
-                        files    10 and 1,000 files              long     lines of up to 8 KiB
+                        files    10 and 1,000 files              long     lines of up to 8 KiB; stack traces
                         latency  from write to broker            reload   from put to first line
                         idle     2,000 and 20,000 quiet files    outage   60 s without the broker
+  --divide N          corpora of an N-th of their size; the committed report stays alone
   --no-build          the release programs are there already
   --measure-with CMD  runs the measuring part under CMD, such as a lock that keeps the machine quiet
 
@@ -42,6 +43,13 @@ while (($#)); do
     --only)
       (($# >= 2)) || fail "--only needs a value"
       arguments+=(--only "$2")
+      shift
+      ;;
+    --divide)
+      (($# >= 2)) || fail "--divide needs a value"
+      arguments+=(--divide "$2")
+      report=$work/divided.md
+      results=$work/divided.json
       shift
       ;;
     --no-build) build=no ;;

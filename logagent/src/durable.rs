@@ -34,7 +34,8 @@ pub enum DataDirError {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    /// None on a read-only disk without a lock file.
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -47,16 +48,34 @@ impl DataDir {
             path: path.to_owned(),
             source,
         };
+        let lock_path = path.join(LOCK_NAME);
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(path.join(LOCK_NAME))
-            .map_err(unwritable)?;
+            .open(&lock_path);
+        let lock = match lock {
+            Ok(lock) => lock,
+            // A disk that became read-only must not end the collecting: what was acknowledged is
+            // known, and the writer of the checkpoint reports what it cannot keep.
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                tracing::error!(path = %path.display(), "the data folder is read-only");
+                match File::open(&lock_path) {
+                    Ok(lock) => lock,
+                    Err(_) => {
+                        return Ok(Self {
+                            path: path.to_owned(),
+                            _lock: None,
+                        });
+                    }
+                }
+            }
+            Err(error) => return Err(unwritable(error)),
+        };
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
-                _lock: lock,
+                _lock: Some(lock),
             }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::Locked {
                 path: path.to_owned(),

@@ -25,7 +25,7 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 const CHECKPOINT_SHARE: u32 = 50;
 /// A checkpoint that the disk refused is tried again this often.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
-/// Directories that came or went are found this often.
+/// Directories that came or went are found this often; with more than a thousand, less often.
 const DIRECTORIES_INTERVAL: Duration = Duration::from_secs(1);
 /// The thread looks around at least this often.
 const ROUND_MAX: Duration = Duration::from_secs(1);
@@ -192,16 +192,19 @@ impl<S: Sink> Worker<S> {
             }
             self.supervisor.walk_if_due();
             self.supervisor.run_ready();
+            self.supervisor.share_descriptors();
             self.report_applied();
             if self.supervisor.take_state_changed() {
                 self.changed.notify_one();
             }
             if now >= next_directories {
-                next_directories = now + DIRECTORIES_INTERVAL;
                 let wanted = self.supervisor.wanted_directories();
+                let many = Duration::from_millis(wanted.len() as u64);
+                next_directories = now + DIRECTORIES_INTERVAL.max(many);
                 for directory in self.watcher.watch_only(&wanted) {
                     self.supervisor.directory_watched(&directory);
                 }
+                self.supervisor.set_hinted(self.watcher.hinted().cloned());
             }
             if now >= next_retry {
                 next_retry = now + CHECKPOINT_RETRY;

@@ -7,6 +7,7 @@
 mod changes;
 mod notes;
 mod patterns;
+mod resting;
 mod saving;
 mod slot;
 mod view;
@@ -41,10 +42,6 @@ const TAIL_UNACKED_MAX_BYTES: u64 = 8 * 1024 * 1024;
 /// often, but still often enough where the file system gives no hints.
 const SWEEP_MS: u64 = 250;
 const SWEEP_MAX_MS: u64 = 1_500;
-/// The pause grows to this part of the time that the file was quiet.
-const SWEEP_SHARE: u64 = 8;
-/// Tails that are due at about the same time are run together.
-const TIMER_GRID_MS: u64 = 50;
 const ROTATE_WAIT_MS: u64 = 60_000;
 const RETRY_MS: u64 = 250;
 const RETRY_MAX_MS: u64 = 5_000;
@@ -89,6 +86,13 @@ pub struct Supervisor<S: Sink> {
     timers: BTreeSet<(u64, u64)>,
     /// Tails that wait for room in the budget or in the sink.
     waiting_for_room: FxHashSet<u64>,
+    /// Files that are open now, and how many may be.
+    open_files: usize,
+    open_files_max: usize,
+    waiting_for_descriptor: VecDeque<u64>,
+    release_due_ms: u64,
+    /// The directories in which every change gives a hint.
+    hinted: FxHashSet<PathBuf>,
     by_path: FxHashMap<PathBuf, Vec<u64>>,
     by_directory: FxHashMap<PathBuf, Vec<u64>>,
 
@@ -146,6 +150,11 @@ impl<S: Sink> Supervisor<S> {
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             waiting_for_room: FxHashSet::default(),
+            open_files: 0,
+            open_files_max: resting::descriptors_max(),
+            waiting_for_descriptor: VecDeque::new(),
+            release_due_ms: 0,
+            hinted: FxHashSet::default(),
             by_path: FxHashMap::default(),
             by_directory: FxHashMap::default(),
             plan: Plan::default(),
@@ -283,7 +292,7 @@ impl<S: Sink> Supervisor<S> {
             let Some(route) = self.ready.pop_front() else {
                 break;
             };
-            if seen.insert(route) {
+            if seen.insert(route) && !self.still_rests(route) && self.may_open(route) {
                 self.run_one(route);
             }
         }
@@ -297,10 +306,16 @@ impl<S: Sink> Supervisor<S> {
     /// When the next tail is due.
     pub fn next_due_ms(&self) -> Option<u64> {
         let tail_ms = self.timers.first().map(|(due_ms, _)| *due_ms);
-        tail_ms.into_iter().chain(self.walk_due_ms()).min()
+        [tail_ms, self.walk_due_ms(), self.release_due_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn run_one(&mut self, route: u64) {
+        let Some(sweep_ms) = self.slots.get(&route).map(|slot| self.sweep_ms(slot)) else {
+            return;
+        };
         let Some(slot) = self.slots.get_mut(&route) else {
             return;
         };
@@ -319,10 +334,9 @@ impl<S: Sink> Supervisor<S> {
         slot.tail
             .tailer
             .set_max_unacked_bytes(if has_room { TAIL_UNACKED_MAX_BYTES } else { 0 });
-        let quiet_ms = self.now_ms.saturating_sub(slot.active_ms);
-        slot.tail
-            .tailer
-            .set_sweep_ms((quiet_ms / SWEEP_SHARE).clamp(SWEEP_MS, SWEEP_MAX_MS));
+        slot.tail.tailer.set_sweep_ms(sweep_ms);
+        slot.resting = None;
+        let open_before = slot.tail.open_files();
         slot.ran_ms = self.now_ms;
         let around = Surroundings {
             sink: &self.sink,
@@ -334,6 +348,7 @@ impl<S: Sink> Supervisor<S> {
         };
         let revision = slot.tail.tailer.revision();
         let turn = catch_unwind(AssertUnwindSafe(|| slot.tail.run(&around)));
+        self.open_files = self.open_files + slot.tail.open_files() - open_before;
         let (charged_bytes, lines_read) = slot.tail.take_charges();
         self.budget.charge(slot.tail.lane(), charged_bytes);
         self.totals.lines_read += lines_read;
@@ -352,11 +367,8 @@ impl<S: Sink> Supervisor<S> {
                 if !has_room {
                     self.waiting_for_room.insert(route);
                 }
-                let due_ms = if until_ms > self.now_ms + TIMER_GRID_MS {
-                    until_ms.next_multiple_of(TIMER_GRID_MS)
-                } else {
-                    until_ms
-                };
+                slot.resting = slot.tail.tailer.resting();
+                let due_ms = resting::on_grid(self.now_ms, until_ms);
                 set_timer(&mut self.timers, slot, route, due_ms);
             }
             Ok(Turn::Full) => {
@@ -437,6 +449,7 @@ impl<S: Sink> Supervisor<S> {
             self.timers.remove(&(due_ms, route));
         }
         self.waiting_for_room.remove(&route);
+        self.open_files -= slot.tail.open_files();
         unindex(
             &mut self.by_path,
             &mut self.by_directory,

@@ -313,6 +313,39 @@ fn a_damaged_checkpoint_sends_again_and_says_so() {
 }
 
 #[test]
+fn a_data_folder_that_cannot_be_written_stops_nothing() {
+    let (center, mut broker) = (Center::start(), Broker::start());
+    let home = Home::new(&center, &broker);
+    append(&home.log("a.log"), "1\n");
+    center.put(CONFIG_KEY, home.config(&[("a.log", "t")]));
+    let agent = home.start();
+    broker.expect("t", &["1"]);
+    wait_status(&center, "no warning", |s| {
+        s.totals.lines_acked == 1 && s.warnings.is_empty()
+    });
+    // A file in the folder's place refuses every write, as a full disk does.
+    let (data, away) = (home.path().join("data"), home.path().join("away"));
+    std::fs::rename(&data, &away).unwrap();
+    std::fs::write(&data, "").unwrap();
+    append(&home.log("a.log"), "2\n");
+    broker.expect("t", &["1", "2"]);
+    wait_status(&center, "a warning", |s| {
+        s.warnings
+            .iter()
+            .any(|w| w.contains("cannot write the checkpoint"))
+    });
+    append(&home.log("a.log"), "3\n");
+    broker.expect("t", &["1", "2", "3"]);
+    std::fs::remove_file(&data).unwrap();
+    std::fs::rename(&away, &data).unwrap();
+    wait_status(&center, "no warning any more", |s| s.warnings.is_empty());
+    assert_eq!(agent.terminate(), Some(0));
+    append(&home.log("a.log"), "4\n");
+    let _agent = home.start();
+    broker.expect("t", &["1", "2", "3", "4"]);
+}
+
+#[test]
 fn what_cannot_start_says_one_line() {
     let mut home = Home::with("http://127.0.0.1:1", "127.0.0.1:1");
     let check = |home: &Home, arguments: &[&str], words: &str| {

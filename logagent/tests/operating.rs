@@ -8,12 +8,12 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Output;
 
 use schemas::fleet::{AgentStatus, EntryState};
 use support::agent::{
-    CONFIG_KEY, HOST, Home, append, numbered, text_of, wait_running, wait_status,
+    Agent, CONFIG_KEY, HOST, Home, append, numbered, text_of, wait_running, wait_status,
 };
 use support::broker::Broker;
 use support::center::Center;
@@ -37,30 +37,27 @@ fn http(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     Some((code, body.to_owned()))
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// Where the agent listens, as its log says.
+fn listens_at(agent: &Agent) -> SocketAddr {
+    support::wait_for("the listener", || {
+        let log = agent.log_text();
+        let (_, rest) = log.split_once("/status address=")?;
+        rest.split_whitespace().next()?.parse().ok()
+    })
 }
 
 #[test]
 fn the_host_asks_its_agent() {
     let (center, mut broker) = (Center::start(), Broker::start());
     let mut home = Home::new(&center, &broker);
-    let address = free_address();
-    home.yaml.push_str(&format!("listen: {address}\n"));
+    home.yaml.push_str("listen: 127.0.0.1:0\n");
     assert_eq!(home.ask(&["status"]).status.code(), Some(4));
     append(&home.log("a.log"), "1\n2\nhalf");
     let agent = home.start();
-    wait_until("the listener", || http(address, "/livez").is_some());
+    let address = listens_at(&agent);
     assert_eq!(http(address, "/livez").unwrap().0, 200);
-    // Alive, but nothing runs before the center has said so.
-    assert_eq!(
-        http(address, "/readyz").unwrap().0,
-        200,
-        "an empty key is a configuration"
-    );
+    // An empty key is a configuration, too.
+    wait_until("ready", || http(address, "/readyz").unwrap().0 == 200);
     let revision = center.put(CONFIG_KEY, home.config(&[("a.log", "t")]));
     wait_running(&center, revision);
     broker.expect("t", &["1", "2"]);
@@ -227,4 +224,71 @@ fn two_agents_under_one_id_are_reported() {
     let status = wait_status(&center, "a new instance", |s| s.instance != status.instance);
     assert_eq!(status.conflict, None, "{HOST}");
     drop(third);
+}
+
+/// Descriptors of the process whose target lies below the folder.
+fn open_below(pid: u32, folder: &std::path::Path) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    open.flatten()
+        .filter(|entry| {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            target.starts_with(folder)
+        })
+        .count()
+}
+
+#[test]
+fn more_files_than_descriptors() {
+    const FILES: usize = 300;
+    let (center, mut broker) = (Center::start(), Broker::start());
+    let home = Home::new(&center, &broker);
+    for number in 0..FILES {
+        append(
+            &home.log(&format!("{number}.log")),
+            format!("first {number}\n"),
+        );
+    }
+    let value = home.config(&[("*.log", "t")]);
+    let revision = center.put(CONFIG_KEY, value);
+    let agent = home.start_limited(128);
+    wait_running(&center, revision);
+    broker.wait_lines("t", FILES);
+    let folder = home.log("0.log").parent().unwrap().to_owned();
+    assert!(open_below(agent.pid(), &folder) <= 64);
+    wait_status(&center, "everything acknowledged", |s| {
+        s.totals.lines_acked == FILES as u64 && s.entries[0].files == FILES as u64
+    });
+    // A new line in each, a rotation of some, whether their descriptors were given back or not.
+    let rotated = |number: usize| number.is_multiple_of(7);
+    for number in 0..FILES {
+        let path = home.log(&format!("{number}.log"));
+        append(&path, format!("second {number}\n"));
+        if rotated(number) {
+            std::fs::rename(&path, home.log(&format!("{number}.log.1"))).unwrap();
+            append(&path, format!("third {number}\n"));
+        }
+    }
+    let expected = 2 * FILES + (0..FILES).filter(|number| rotated(*number)).count();
+    let lines = broker.wait_lines("t", expected);
+    assert_eq!(lines.len(), expected);
+    for number in 0..FILES {
+        let of = |word: &str| {
+            let line = format!("{word} {number}");
+            lines.iter().position(|found| *found == line)
+        };
+        assert!(of("first") < of("second"), "{number}");
+        assert!(!rotated(number) || of("second") < of("third"), "{number}");
+    }
+    // What is deleted is let go, so that its space is free again.
+    for number in 0..FILES {
+        std::fs::remove_file(home.log(&format!("{number}.log"))).unwrap();
+    }
+    wait_until("deleted files to be let go", || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
+        open.flatten().all(|entry| {
+            let target = std::fs::read_link(entry.path()).unwrap_or_default();
+            !target.to_string_lossy().ends_with(" (deleted)") || !target.starts_with(&folder)
+        })
+    });
+    assert_eq!(broker.lines("t").len(), expected);
 }

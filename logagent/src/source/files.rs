@@ -82,9 +82,10 @@ pub fn open(path: &Path, allow: &AllowList) -> Result<Opened, Blocked> {
     })
 }
 
-pub fn stat_open(path: &Path, file: &File) -> Result<FileStat, Blocked> {
+/// The stat of an open file, and whether a name still leads to it.
+pub fn stat_open(path: &Path, file: &File) -> Result<(FileStat, bool), Blocked> {
     file.metadata()
-        .map(|metadata| stat_of(&metadata))
+        .map(|metadata| (stat_of(&metadata), metadata.nlink() > 0))
         .map_err(|error| refused(path, &error))
 }
 

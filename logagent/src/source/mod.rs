@@ -5,6 +5,7 @@
 
 pub mod allow;
 pub mod blocks;
+pub mod descriptor;
 pub mod directories;
 pub mod files;
 pub mod tail;

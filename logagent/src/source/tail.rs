@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::allow::AllowList;
 use super::blocks::BlockPool;
+use super::descriptor::Descriptor;
 use super::directories::Directories;
 use super::files;
 use crate::inbox::{AckTarget, BlockLoad};
@@ -69,7 +70,7 @@ pub struct Tail {
     path: PathBuf,
     /// Where the path led when it was last opened; the path itself before that.
     resolved: PathBuf,
-    open: FxHashMap<Handle, (File, PathBuf)>,
+    open: FxHashMap<Handle, Descriptor>,
     held: Option<Held>,
     /// Charged since the supervisor last asked.
     charged_bytes: u64,
@@ -122,8 +123,14 @@ impl Tail {
         self.lane
     }
 
+    /// Descriptors that are held now.
     pub fn open_files(&self) -> usize {
-        self.open.len()
+        self.open.values().filter(|file| file.is_open()).count()
+    }
+
+    /// Gives them back; each is opened again when it is wanted.
+    pub fn release_files(&mut self) {
+        self.open.values_mut().for_each(Descriptor::release);
     }
 
     /// True when a block waits for space in the sink.
@@ -164,10 +171,12 @@ impl Tail {
                 }
                 Step::Open { handle, target } => self.open(handle, &target, around.allow),
                 Step::StatHandle { handle } => {
-                    let result = match self.open.get(&handle) {
-                        Some((file, path)) => files::stat_open(path, file),
-                        None => Err(Blocked::Missing),
-                    };
+                    let result = self.with_open(handle, around, files::stat_open);
+                    // Gone by now, or by the time that its descriptor was to be opened again.
+                    if matches!(result, Ok((_, false)) | Err(Blocked::Missing)) {
+                        self.tailer.mark_deleted(handle);
+                    }
+                    let result = result.map(|(stat, _)| stat);
                     self.tailer.handle_seen(handle, result);
                 }
                 Step::Read {
@@ -175,13 +184,10 @@ impl Tail {
                     offset,
                     max_bytes,
                 } => {
-                    let result = match self.open.get(&handle) {
-                        Some((file, path)) => around
-                            .blocks
-                            .read(file, offset, max_bytes)
-                            .map_err(|error| files::refused(path, &error)),
-                        None => Err(Blocked::Missing),
-                    };
+                    let result = self.with_open(handle, around, |path, file| {
+                        let read = around.blocks.read(file, offset, max_bytes);
+                        read.map_err(|error| files::refused(path, &error))
+                    });
                     self.tailer.read_done(handle, offset, result);
                 }
                 Step::Produce(block) => {
@@ -210,6 +216,20 @@ impl Tail {
         Turn::More
     }
 
+    fn with_open<S: Sink, T>(
+        &mut self,
+        handle: Handle,
+        around: &Surroundings<'_, S>,
+        then: impl FnOnce(&Path, &File) -> Result<T, Blocked>,
+    ) -> Result<T, Blocked> {
+        let Some(descriptor) = self.open.get_mut(&handle) else {
+            return Err(Blocked::Missing);
+        };
+        let path = descriptor.path().to_owned();
+        let file = descriptor.open(&self.path, around.allow, around.directories)?;
+        then(&path, file)
+    }
+
     fn open(&mut self, handle: Handle, target: &Target, allow: &AllowList) {
         let path = match target {
             Target::Path => self.path.clone(),
@@ -218,10 +238,11 @@ impl Tail {
         match files::open(&path, allow) {
             Ok(opened) => {
                 if *target == Target::Path {
-                    self.resolved = opened.resolved;
+                    self.resolved.clone_from(&opened.resolved);
                 }
-                self.open.insert(handle, (opened.file, path));
-                self.tailer.opened(handle, Ok(opened.stat));
+                let stat = opened.stat;
+                self.open.insert(handle, Descriptor::new(path, opened));
+                self.tailer.opened(handle, Ok(stat));
             }
             Err(blocked) => self.tailer.opened(handle, Err(blocked)),
         }

@@ -32,6 +32,8 @@ pub struct DirectoryWatcher {
     watcher: Option<RecommendedWatcher>,
     /// With device and inode: a directory made anew under the old name needs a new watch.
     watched: FxHashMap<PathBuf, (u64, u64)>,
+    /// Those of them whose file system tells nothing of changes by other machines.
+    silent: FxHashSet<PathBuf>,
     trouble: Option<String>,
 }
 
@@ -54,6 +56,7 @@ impl DirectoryWatcher {
             Ok(watcher) => Self {
                 watcher: Some(watcher),
                 watched: FxHashMap::default(),
+                silent: FxHashSet::default(),
                 trouble: None,
             },
             Err(error) => {
@@ -62,6 +65,7 @@ impl DirectoryWatcher {
                 Self {
                     watcher: None,
                     watched: FxHashMap::default(),
+                    silent: FxHashSet::default(),
                     trouble,
                 }
             }
@@ -73,6 +77,7 @@ impl DirectoryWatcher {
         Self {
             watcher: None,
             watched: FxHashMap::default(),
+            silent: FxHashSet::default(),
             trouble: Some(reason.to_owned()),
         }
     }
@@ -91,6 +96,8 @@ impl DirectoryWatcher {
             }
             keep
         });
+        self.silent
+            .retain(|directory| self.watched.contains_key(directory));
         let mut added = Vec::new();
         let mut trouble = None;
         for directory in wanted {
@@ -102,12 +109,23 @@ impl DirectoryWatcher {
             };
             match watcher.watch(directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {
+                    if is_silent(directory) {
+                        self.silent.insert(directory.clone());
+                    }
                     self.watched.insert(directory.clone(), identity);
                     added.push(directory.clone());
                 }
                 Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
                 Err(error) => trouble = Some(format!("{}: {}", directory.display(), words(&error))),
             }
+        }
+        if trouble.is_none()
+            && let Some(directory) = self.silent.iter().next()
+        {
+            trouble = Some(format!(
+                "{}: its file system tells nothing of changes from elsewhere",
+                directory.display()
+            ));
         }
         if self.trouble.is_none()
             && let Some(reason) = &trouble
@@ -118,10 +136,33 @@ impl DirectoryWatcher {
         added
     }
 
+    /// The directories in which every change gives a hint.
+    pub fn hinted(&self) -> impl Iterator<Item = &PathBuf> {
+        let all = self.watched.keys();
+        all.filter(|directory| !self.silent.contains(*directory))
+    }
+
     /// Why some directories are polled; `None` when hints come from all that exist.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
+}
+
+/// NFS, CIFS, SMB 2, FUSE, 9P, Ceph, AFS: what another machine writes gives no notification here.
+const SILENT_FILE_SYSTEMS: [u64; 7] = [
+    0x6969,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x6573_5546,
+    0x0102_1997,
+    0x00c3_6400,
+    0x5346_414f,
+];
+
+fn is_silent(directory: &Path) -> bool {
+    rustix::fs::statfs(directory).is_ok_and(|stat| {
+        u64::try_from(stat.f_type).is_ok_and(|kind| SILENT_FILE_SYSTEMS.contains(&kind))
+    })
 }
 
 fn identity_of(directory: &Path) -> Option<(u64, u64)> {

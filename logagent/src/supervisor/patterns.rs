@@ -87,9 +87,10 @@ impl<S: Sink> Supervisor<S> {
 
     fn note_walked(&mut self) {
         self.walked_ms = self.now_ms;
-        self.walk_due_ms = self.now_ms + WALK_MS;
         let directories = self.walkers.iter().flat_map(|w| w.walk.directories());
         self.walked = directories.cloned().collect();
+        // One look per directory: a thousand a second are enough.
+        self.walk_due_ms = self.now_ms + WALK_MS.max(self.walked.len() as u64);
     }
 
     /// Something happened in this directory, or to it.

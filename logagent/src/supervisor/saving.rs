@@ -11,9 +11,10 @@ use crate::sink::Sink;
 impl<S: Sink> Supervisor<S> {
     /// True while a new entry is not on disk yet: a kill now would forget that it was started.
     pub fn is_saving(&self) -> bool {
-        self.slots
-            .values()
-            .any(|slot| slot.stopping.is_none() && slot.saving != Saving::Settled)
+        self.slots.values().any(|slot| {
+            let waits = slot.saving != Saving::Settled || slot.waits_for_descriptor;
+            slot.stopping.is_none() && waits
+        })
     }
 
     /// The checkpoint of this generation is on disk, or the disk has refused it.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use logagent_core::checkpoint::FileRow;
 use logagent_core::config::{Entry, EntryId};
+use logagent_core::identity::FileStat;
 use logagent_core::tailer::Handle;
 use schemas::fleet::EntryState;
 
@@ -67,6 +68,10 @@ pub(super) struct Slot {
     /// When the timer of this tail is set.
     pub(super) due_ms: Option<u64>,
     pub(super) ran_ms: u64,
+    /// What the path showed, when nothing is to be done before it shows something else.
+    pub(super) resting: Option<FileStat>,
+    /// It may not open a file now, and is in the queue of those that wait for one.
+    pub(super) waits_for_descriptor: bool,
     /// When something of its files was last read or changed.
     pub(super) active_ms: u64,
     /// A hint came: the path is looked at on the next turn.
@@ -95,6 +100,8 @@ impl Slot {
             stopping: None,
             due_ms: None,
             ran_ms: 0,
+            resting: None,
+            waits_for_descriptor: false,
             active_ms: 0,
             wake_pending: false,
             panicked_until_ms: None,

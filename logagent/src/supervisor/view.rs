@@ -1,11 +1,10 @@
 //! What the status document says of the running entries, bounded in size.
 
 use logagent_core::tailer::FileView;
-use rustc_hash::FxHashMap;
 use schemas::fleet::{EntryState, EntryStatus, FileStatus, InFlight, Loss, Totals, Watching};
 
-use super::Supervisor;
 use super::slot::Slot;
+use super::{Supervisor, TAIL_UNACKED_MAX_BYTES};
 use crate::sink::Sink;
 
 /// How much of the state is wanted.
@@ -31,11 +30,8 @@ pub struct PipelineView {
 
 impl<S: Sink> Supervisor<S> {
     /// The patterns of the plan, each as one entry without files so far.
-    fn pattern_statuses(
-        &self,
-        warnings: &mut Vec<String>,
-    ) -> FxHashMap<(String, String), EntryStatus> {
-        let mut statuses = FxHashMap::default();
+    fn pattern_statuses(&self, warnings: &mut Vec<String>) -> Vec<EntryStatus> {
+        let mut statuses = Vec::new();
         for walker in &self.walkers {
             let id = &walker.entry.id;
             warnings.extend(
@@ -44,12 +40,11 @@ impl<S: Sink> Supervisor<S> {
                     .trouble()
                     .map(|why| format!("{}: {why}", id.path)),
             );
-            let status = EntryStatus {
+            statuses.push(EntryStatus {
                 path: id.path.clone(),
                 topic: id.topic.clone(),
                 ..EntryStatus::default()
-            };
-            statuses.insert((id.path.clone(), id.topic.clone()), status);
+            });
         }
         statuses
     }
@@ -64,7 +59,7 @@ impl<S: Sink> Supervisor<S> {
             in_flight: InFlight {
                 bytes: self.budget.used_bytes(),
                 max_bytes: self.budget.max_bytes(),
-                paused_files: self.waiting_for_room.len() as u64,
+                paused_files: 0,
             },
             losses: self.ledger.newest(LOSSES_MAX).cloned().collect(),
             ..PipelineView::default()
@@ -78,7 +73,7 @@ impl<S: Sink> Supervisor<S> {
             None => slot.tail.entry.index,
         };
         // Trouble first, so that cutting the list does not hide it; then the order of the config.
-        routes.sort_by_key(|route| {
+        routes.sort_by_cached_key(|route| {
             let slot = self.slots.get(route);
             (
                 slot.is_some_and(|slot| slot.error.is_none()),
@@ -94,13 +89,33 @@ impl<S: Sink> Supervisor<S> {
             };
             let files = slot.tail.tailer.view().files;
             slot.forget_flows(|handle| files.iter().any(|file| file.key == handle));
-            if let Some(mut entry) = entry_status(slot) {
-                entry.files = files.len() as u64;
-                entry.lag_bytes = files.iter().map(lag_bytes).sum();
-                match patterns.get_mut(&(entry.path.clone(), entry.topic.clone())) {
-                    Some(whole) => add(whole, entry),
-                    None => view.entries.push(entry),
+            let is_paused = self.waiting_for_room.contains(route) || has_its_share(&files);
+            view.in_flight.paused_files += u64::from(is_paused);
+            let entry = match &slot.stopping {
+                None => Some(&slot.tail.entry),
+                Some(stopping) => stopping.successor.as_ref(),
+            };
+            let whole = patterns.iter_mut().find(|whole| {
+                entry.is_some_and(|entry| {
+                    entry.pattern.as_ref() == Some(&whole.path) && entry.id.topic == whole.topic
+                })
+            });
+            match whole {
+                // Twenty thousand files are no reason to make twenty thousand documents.
+                Some(whole) if slot.stopping.is_none() => {
+                    add(whole, slot, &files, slot.error.as_deref());
                 }
+                Some(whole) => {
+                    let waits = entry_status(slot).and_then(|status| status.error);
+                    add(whole, slot, &files, waits.as_deref());
+                }
+                None => view
+                    .entries
+                    .extend(entry_status(slot).map(|entry| EntryStatus {
+                        files: files.len() as u64,
+                        lag_bytes: files.iter().map(lag_bytes).sum(),
+                        ..entry
+                    })),
             }
             for file in files {
                 if view.files.len() >= limits.files_max {
@@ -123,9 +138,8 @@ impl<S: Sink> Supervisor<S> {
                 });
             }
         }
-        let mut wholes: Vec<_> = patterns.into_values().collect();
-        wholes.sort_by(|a, b| (&a.path, &a.topic).cmp(&(&b.path, &b.topic)));
-        view.entries.append(&mut wholes);
+        patterns.sort_by(|a, b| (&a.path, &a.topic).cmp(&(&b.path, &b.topic)));
+        view.entries.append(&mut patterns);
         if files_left_out > 0 {
             view.warnings
                 .push(format!("{files_left_out} more files are not listed here"));
@@ -141,21 +155,21 @@ impl<S: Sink> Supervisor<S> {
 }
 
 /// One file of a pattern counts for the pattern; the first trouble stands for all.
-fn add(whole: &mut EntryStatus, file: EntryStatus) {
-    whole.lines_acked += file.lines_acked;
-    whole.bytes_acked += file.bytes_acked;
-    whole.files += file.files;
-    whole.lag_bytes += file.lag_bytes;
-    whole.first_ack_ms = [whole.first_ack_ms, file.first_ack_ms]
+fn add(whole: &mut EntryStatus, slot: &Slot, files: &[FileView], error: Option<&str>) {
+    whole.lines_acked += slot.lines_acked;
+    whole.bytes_acked += slot.bytes_acked;
+    whole.files += files.len() as u64;
+    whole.lag_bytes += files.iter().map(lag_bytes).sum::<u64>();
+    whole.first_ack_ms = [whole.first_ack_ms, slot.first_ack_ms]
         .into_iter()
         .flatten()
         .min();
-    match (whole.state, file.state) {
+    match (whole.state, slot.state) {
         (EntryState::Failing, _) | (_, EntryState::Waiting) => {}
         (_, state) => whole.state = state,
     }
     if whole.error.is_none() {
-        whole.error = file.error;
+        whole.error = error.map(str::to_owned);
     }
 }
 
@@ -184,6 +198,15 @@ fn entry_status(slot: &Slot) -> Option<EntryStatus> {
         first_ack_ms: slot.first_ack_ms,
         ..EntryStatus::default()
     })
+}
+
+/// True for an entry that may not read on, because so much of it waits for Kafka.
+fn has_its_share(files: &[FileView]) -> bool {
+    let in_flight = files
+        .iter()
+        .map(|file| file.read_offset.saturating_sub(file.acked_offset));
+    let is_behind = |file: &FileView| file.size_bytes > file.read_offset;
+    files.iter().any(is_behind) && in_flight.sum::<u64>() >= TAIL_UNACKED_MAX_BYTES
 }
 
 fn lag_bytes(file: &FileView) -> u64 {

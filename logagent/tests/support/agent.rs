@@ -73,14 +73,30 @@ impl Home {
     }
 
     pub(crate) fn start(&self) -> Agent {
+        self.spawn(self.command())
+    }
+
+    /// With so many descriptors at most.
+    pub(crate) fn start_limited(&self, descriptors: u32) -> Agent {
+        let agent = self.command();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -n \"$1\"; shift; exec \"$@\"", "sh"])
+            .arg(descriptors.to_string())
+            .arg(agent.get_program())
+            .args(agent.get_args())
+            .env("LOGAGENT_LOG", "info");
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Agent {
         let log_path = self.folder.path().join("agent.log");
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log_path)
             .unwrap();
-        let child = self
-            .command()
+        let child = command
             .stderr(log)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -131,6 +147,10 @@ impl Agent {
         wait_until(&format!("{words:?} in the agent's log"), || {
             self.log_text().contains(words)
         });
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: rustix::process::Signal) {

@@ -32,6 +32,8 @@ pub enum Kind {
     Access,
     /// An access line with a body of up to 8 KiB, as services that log requests write it.
     Long,
+    /// A record of several lines: an access line and a stack trace below it.
+    Trace,
 }
 
 /// The longest body of a long line.
@@ -48,6 +50,16 @@ impl Kind {
             let words = b"{\"sku\":40512,\"colour\":\"blue\",\"size\":\"L\",\"price\":19.90},";
             let start = number as usize % words.len();
             out.extend(words.iter().cycle().skip(start).take(length));
+        }
+        if self == Self::Trace {
+            for frame in 0..3 + number % 12 {
+                let source_line = (number * 31 + frame * 7) % 2_000;
+                write!(
+                    out,
+                    "\n\tat example.shop.Catalogue.step{frame}(Catalogue.java:{source_line})"
+                )
+                .expect("writing to a Vec");
+            }
         }
     }
 }
@@ -192,6 +204,12 @@ mod tests {
             let mut long = Vec::new();
             Kind::Long.append_line(number, &mut long);
             assert_eq!(number_of(Kind::Long, &long, &mut scratch), Some(number));
+            let mut trace = Vec::new();
+            Kind::Trace.append_line(number, &mut trace);
+            assert_eq!(number_of(Kind::Trace, &trace, &mut scratch), Some(number));
+            // A record that was cut at one of its lines is an altered one.
+            trace.truncate(trace.iter().rposition(|byte| *byte == b'\n').unwrap());
+            assert_eq!(number_of(Kind::Trace, &trace, &mut scratch), None);
         }
     }
 

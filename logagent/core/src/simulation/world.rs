@@ -17,6 +17,7 @@ const OPTIONS: TailerOptions = TailerOptions {
     max_line_bytes: 4_096,
     max_unacked_bytes: 4_096,
     rotate_wait_ms: 3_000,
+    deleted_wait_ms: 1_000,
     partial_wait_ms: 500,
     sweep_ms: 100,
     retry_ms: 50,

@@ -54,6 +54,8 @@ pub(super) struct FileTail {
     place: Place,
     /// No longer at the entry's path.
     pub(super) draining: bool,
+    /// No name leads to it any more: nobody but its writers can have it open.
+    deleted: bool,
     /// Draining, at its end, quiet for long enough, and the last half line is sent.
     pub(super) finished: bool,
     /// Content known up to the end of the last whole line read.
@@ -102,6 +104,7 @@ impl FileTail {
             id: stat.id,
             place: Place::InFile,
             draining: false,
+            deleted: false,
             finished: false,
             acks: AckTracker::new(known.offset, known.marker),
             known,
@@ -148,6 +151,29 @@ impl FileTail {
         self.ready = true;
     }
 
+    pub(super) fn mark_deleted(&mut self) {
+        self.deleted = true;
+    }
+
+    /// How long it must be quiet before it is finished.
+    fn quiet_wait_ms(&self, options: &TailerOptions) -> u64 {
+        if self.deleted {
+            options.deleted_wait_ms.min(options.rotate_wait_ms)
+        } else {
+            options.rotate_wait_ms
+        }
+    }
+
+    /// The newest stat, when there is nothing to do for the file before it changes.
+    pub(super) fn resting(&self, now_ms: u64, options: &TailerOptions) -> Option<FileStat> {
+        let rests = self.place == Place::InFile
+            && !(self.draining || self.ready || self.recheck || self.unproved || self.finishing)
+            && self.error.is_none()
+            && self.is_settled()
+            && self.due_ms(now_ms, options).is_none();
+        rests.then_some(self.stat)
+    }
+
     pub(super) fn stop_draining(&mut self) {
         self.draining = false;
         self.finishing = false;
@@ -185,7 +211,7 @@ impl FileTail {
         }
         if !self.ready {
             let quiet_ms = now_ms.saturating_sub(self.grew_ms);
-            if !self.draining || quiet_ms < options.rotate_wait_ms {
+            if !self.draining || quiet_ms < self.quiet_wait_ms(options) {
                 return None;
             }
             self.finishing = true;
@@ -212,7 +238,7 @@ impl FileTail {
 
     /// When something is to be done although nothing happens before.
     pub(super) fn due_ms(&self, now_ms: u64, options: &TailerOptions) -> Option<u64> {
-        let quiet_ms = self.grew_ms.saturating_add(options.rotate_wait_ms);
+        let quiet_ms = self.grew_ms.saturating_add(self.quiet_wait_ms(options));
         let partial_ms = self.grew_ms.saturating_add(options.partial_wait_ms);
         [
             (self.ready, self.paused_until_ms),
@@ -332,7 +358,7 @@ impl FileTail {
         options: &TailerOptions,
         notes: &mut Vec<Note>,
     ) {
-        if self.draining && now_ms.saturating_sub(self.grew_ms) >= options.rotate_wait_ms {
+        if self.draining && now_ms.saturating_sub(self.grew_ms) >= self.quiet_wait_ms(options) {
             self.finished = true;
             self.ready = false;
             let to_offset = self.seen_bytes.max(self.stat.size);

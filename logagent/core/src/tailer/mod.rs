@@ -426,6 +426,37 @@ impl Tailer {
         }
     }
 
+    /// The file behind the descriptor has no name any more: it is not waited for as long as for one
+    /// that was renamed.
+    pub fn mark_deleted(&mut self, handle: Handle) {
+        if let Some(file) = self.chain.iter_mut().find(|file| file.fd == Some(handle)) {
+            file.mark_deleted();
+        }
+    }
+
+    /// What the last look at the path showed, when there is nothing to do before a look shows
+    /// something else. Until then the tailer need not be asked.
+    #[must_use]
+    pub fn resting(&self) -> Option<FileStat> {
+        let is_calm = matches!(self.phase, Phase::Running)
+            && self.saved == Saved::Yes
+            && !self.stopping
+            && self.chain.len() == 1
+            && self.jobs.is_empty()
+            && self.opening.is_none()
+            && self.outbox.is_none()
+            && self.closing.is_empty()
+            && self.sweep.is_empty()
+            && self.arrived.is_none()
+            && !(self.look_around || self.look_around_at_sweep || self.expects_rotation)
+            && self.unreadable.is_empty()
+            && self.unread.is_empty()
+            && self.path_error.is_none();
+        let file = self.chain.front().filter(|_| is_calm)?;
+        let stat = file.resting(self.now_ms, &self.options)?;
+        (self.at_path == Some(stat)).then_some(stat)
+    }
+
     /// Answers [`Step::Read`]; empty bytes mean the end of the file.
     pub fn read_done(&mut self, handle: Handle, offset: u64, result: Result<Bytes, Blocked>) {
         if let Some(mut opening) = self.opening.take_if(|opening| opening.handle == handle) {

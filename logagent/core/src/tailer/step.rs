@@ -89,6 +89,8 @@ pub struct TailerOptions {
     pub max_unacked_bytes: u64,
     /// How long a rotated file must be quiet before it is finished.
     pub rotate_wait_ms: u64,
+    /// The same for a file that was deleted, whose space is held by nobody else.
+    pub deleted_wait_ms: u64,
     /// How long half a line at the end of a rotated file holds the next file back.
     pub partial_wait_ms: u64,
     /// How often the path is looked at without a hint.
@@ -108,6 +110,7 @@ impl Default for TailerOptions {
             max_line_bytes: 900 * 1_024,
             max_unacked_bytes: 8 << 20,
             rotate_wait_ms: 60_000,
+            deleted_wait_ms: 4_000,
             partial_wait_ms: 2_000,
             sweep_ms: 1_000,
             retry_ms: 500,

@@ -31,6 +31,9 @@ struct Arguments {
     /// Small sizes and one round, to see that it works
     #[arg(long)]
     quick: bool,
+    /// Corpora of a fraction of their size, for tuning: 5 is a fifth
+    #[arg(long, default_value_t = 1)]
+    divide: u64,
     /// Measures only these and keeps what is known of the others
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
-use bench_agent::corpus::Corpus;
+use bench_agent::corpus::{Corpus, Kind};
 use bench_agent::properties::{COMMON, record_key};
 
 use crate::Arguments;
@@ -14,6 +14,9 @@ use crate::agent::{Gateway, HOST, Setup};
 
 /// Modules of Debian's rsyslog that its package keeps apart.
 const OMKAFKA: &str = "/usr/lib/x86_64-linux-gnu/rsyslog/omkafka.so";
+
+/// How a record of several lines begins.
+const RECORD_START: &str = "^[0-9]";
 
 /// The files that are to be sent: all of a folder.
 pub(crate) struct Input {
@@ -34,8 +37,11 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// kcat sends one file.
-    pub(crate) fn all(files: u64) -> Vec<Self> {
+    /// kcat sends one file; it and the bare loop know only lines.
+    pub(crate) fn all(kind: Kind, files: u64) -> Vec<Self> {
+        if kind == Kind::Trace {
+            return Self::TAILING.to_vec();
+        }
         let mut all = vec![Self::Logagent, Self::Floor];
         if files == 1 {
             all.extend([Self::KcatIdempotent, Self::KcatPlain]);
@@ -119,7 +125,11 @@ fn logagent(
         folder,
         allow: &input.folder,
     };
-    let value = serde_json::json!([{ "path": path, "topic": topic }]).to_string();
+    let mut entry = serde_json::json!({ "path": path, "topic": topic });
+    if input.corpus.kind == Kind::Trace {
+        entry["multiline"] = serde_json::json!({ "start": RECORD_START });
+    }
+    let value = serde_json::Value::Array(vec![entry]).to_string();
     Gateway::connect(&arguments.etcd)?.put(&setup.config_key(), &value)?;
     setup.command(arguments)
 }
@@ -152,13 +162,19 @@ fn rsyslog(
         write!(properties, ", \"{name}={value}\"")?;
     }
     let (files, work) = (input.folder.display(), folder.display());
+    let records = match input.corpus.kind {
+        Kind::Trace => {
+            format!("startmsg.regex=\"{RECORD_START}\" readTimeout=\"1\" escapeLF=\"off\"")
+        }
+        _ => String::new(),
+    };
     let config = format!(
         r#"global(workDirectory="{work}" maxMessageSize="64k")
 module(load="imfile")
 module(load="omkafka")
 template(name="line" type="string" string="%msg%")
 template(name="key" type="string" string="{HOST}:%$!metadata!filename%")
-input(type="imfile" File="{files}/*.log" Tag="access" ruleset="kafka" addMetadata="on" reopenOnTruncate="on")
+input(type="imfile" File="{files}/*.log" Tag="access" ruleset="kafka" addMetadata="on" reopenOnTruncate="on" {records})
 ruleset(name="kafka" queue.type="LinkedList" queue.size="100000" queue.dequeueBatchSize="4096") {{
   action(type="omkafka" broker=["{}"] topic="{topic}" template="line" dynaKey="on" key="key"
     confParam=[{properties}] action.resumeRetryCount="-1" resubmitOnFailure="on")
@@ -187,12 +203,18 @@ fn syslog_ng(
         write!(properties, " {name}(\"{value}\")")?;
     }
     let files = input.folder.display();
+    let records = match input.corpus.kind {
+        Kind::Trace => format!(
+            "multi-line-mode(regexp) multi-line-prefix(\"{RECORD_START}\") multi-line-timeout(1)"
+        ),
+        _ => String::new(),
+    };
     let config = format!(
         r#"@version: 3.38
 options {{ stats-freq(0); log-msg-size(65536); }};
 source files {{
   wildcard-file(base-dir("{files}") filename-pattern("*.log") flags(no-parse) follow-freq(0.1)
-    max-files({max_files}) log-fetch-limit(1000) log-iw-size({window}));
+    {records} max-files({max_files}) log-fetch-limit(1000) log-iw-size({window}));
 }};
 destination broker {{
   kafka-c(bootstrap-servers("{}") topic("{topic}") key("{HOST}:$FILE_NAME") message("$MSG")

@@ -19,7 +19,8 @@ logagent, fetching its configuration from etcd are part of it.
 - CPU is the program's own, user and system, all threads. Memory is its highest RSS.
 - *bare producer loop* is the floor: read 1 MiB, cut lines, produce; no bookkeeping, and librdkafka's \
 default queue.
-- kcat sends one file, so it is missing where there are more.
+- kcat sends one file, so it is missing where there are more. It and the bare loop know only lines, so \
+both are missing where records have several.
 - Values are means of the rounds; in brackets the slowest and the fastest.
 - **Ratios** are logagent divided by the other: above 1 is better for MB/s, below 1 for CPU.
 ";
@@ -117,7 +118,7 @@ fn quantiles(of: Quantiles) -> String {
 fn throughput(text: &mut String, table: &Throughput) -> anyhow::Result<()> {
     writeln!(
         text,
-        "\n## {}, {} file{}, compression.codec={}\n\n{} lines, {:.0} MB. Commit {}.\n",
+        "\n## {}, {} file{}, compression.codec={}\n\n{} records, {:.0} MB. Commit {}.\n",
         table.corpus,
         table.files,
         if table.files == 1 { "" } else { "s" },

@@ -33,7 +33,7 @@ const fn nginx(lines: u64, files: u64, rounds: usize) -> Plan {
     }
 }
 
-fn plans(section: &str, is_quick: bool) -> Vec<Plan> {
+fn plans(section: &str, arguments: &Arguments) -> Vec<Plan> {
     let mut plans = match section {
         "nginx" => vec![nginx(5_000_000, 1, 3)],
         "none" => vec![Plan {
@@ -41,14 +41,22 @@ fn plans(section: &str, is_quick: bool) -> Vec<Plan> {
             ..nginx(5_000_000, 1, 2)
         }],
         "files" => vec![nginx(2_500_000, 10, 2), nginx(2_500_000, 1_000, 2)],
-        _ => vec![Plan {
-            corpus: "long lines",
-            kind: Kind::Long,
-            ..nginx(200_000, 1, 2)
-        }],
+        _ => vec![
+            Plan {
+                corpus: "long lines",
+                kind: Kind::Long,
+                ..nginx(200_000, 1, 2)
+            },
+            Plan {
+                corpus: "records of several lines",
+                kind: Kind::Trace,
+                ..nginx(600_000, 1, 2)
+            },
+        ],
     };
-    if is_quick {
-        for plan in &mut plans {
+    for plan in &mut plans {
+        plan.lines /= arguments.divide.max(1);
+        if arguments.quick {
             plan.lines /= 25;
             plan.files = plan.files.min(100);
             plan.rounds = 1;
@@ -59,7 +67,8 @@ fn plans(section: &str, is_quick: bool) -> Vec<Plan> {
 
 /// The broker's first gigabytes are slow: its code is interpreted until it is hot.
 pub(crate) fn warm_up(arguments: &Arguments) -> anyhow::Result<()> {
-    let plan = nginx(if arguments.quick { 100_000 } else { 2_500_000 }, 1, 1);
+    let is_small = arguments.quick || arguments.divide > 1;
+    let plan = nginx(if is_small { 200_000 } else { 2_500_000 }, 1, 1);
     let input = input(arguments, &plan)?;
     for round in 0..2 {
         run(arguments, &plan, &input, Subject::Floor, 1_000 + round)?;
@@ -69,7 +78,7 @@ pub(crate) fn warm_up(arguments: &Arguments) -> anyhow::Result<()> {
 
 pub(crate) fn measure(arguments: &Arguments, section: &str) -> anyhow::Result<Vec<Throughput>> {
     let mut tables = Vec::new();
-    for plan in plans(section, arguments.quick) {
+    for plan in plans(section, arguments) {
         let input = input(arguments, &plan)?;
         let bytes = input.bytes;
         eprintln!(
@@ -78,7 +87,7 @@ pub(crate) fn measure(arguments: &Arguments, section: &str) -> anyhow::Result<Ve
         );
         let mut runs = Vec::new();
         for round in 0..plan.rounds {
-            for subject in Subject::all(plan.files) {
+            for subject in Subject::all(plan.kind, plan.files) {
                 let run = run(arguments, &plan, &input, subject, round)
                     .with_context(|| format!("{} with {}", subject.name(), plan.compression))?;
                 eprintln!(
