@@ -13,6 +13,7 @@ use schemas::fleet::{
     Attempt, AttemptResult, ConfigMark, ConfigSource, EntryState, EntryStatus, Problem,
     RunningConfig,
 };
+use schemas::objects::OnLongLine;
 use schemas_client::{Client, ClientError, ConnectOptions};
 use tokio::sync::{Notify, watch};
 
@@ -277,7 +278,7 @@ impl Agent {
                 return;
             }
         };
-        let rejected = self.reject_outside(&mut plan);
+        let rejected = self.reject_impossible(&mut plan);
         for problem in &plan.problems {
             tracing::error!(
                 revision,
@@ -327,18 +328,28 @@ impl Agent {
         }
     }
 
-    /// Takes out the entries that this host does not allow, and reports them by index and field.
-    fn reject_outside(&self, plan: &mut Plan) -> Vec<EntryStatus> {
+    /// Takes out the entries that this host does not allow or cannot carry out, and reports them by
+    /// index and field.
+    fn reject_impossible(&self, plan: &mut Plan) -> Vec<EntryStatus> {
         let allow = AllowList::new(self.settings.allow.clone());
         let mut rejected = Vec::new();
         plan.entries.retain(|entry| {
             // Of a pattern, the directory that all its files lie below.
             let root = entry.compiled().map(|pattern| pattern.root());
             let path = Path::new(root.as_deref().unwrap_or(&entry.id.path));
-            if allow.could_permit(path) {
+            let wants_letters = entry.options.on_long_line == OnLongLine::DeadLetter;
+            let (field, message) = if !allow.could_permit(path) {
+                ("path", allow.refusal(path))
+            } else if wants_letters && self.settings.dead_letter_topic.is_none() {
+                (
+                    "on_long_line",
+                    "on_long_line is dead_letter, and this agent has no topic for dead letters: \
+                     set `dead_letter_topic` in agent.yaml on this host"
+                        .to_owned(),
+                )
+            } else {
                 return true;
-            }
-            let message = allow.refusal(path);
+            };
             rejected.push(EntryStatus {
                 path: entry.id.path.clone(),
                 topic: entry.id.topic.clone(),
@@ -348,7 +359,7 @@ impl Agent {
             });
             plan.problems.push(Problem {
                 index: Some(entry.index),
-                field: Some("path".to_owned()),
+                field: Some(field.to_owned()),
                 message,
             });
             false
@@ -388,6 +399,7 @@ impl Start<'_> {
             host: self.settings.host.clone(),
             allow: self.settings.allow.clone(),
             max_line_bytes: limits.max_line_bytes,
+            dead_letter_topic: self.settings.dead_letter_topic.clone(),
             in_flight_max_bytes: limits.in_flight_max_bytes,
         };
         let target = ack_target(&self.inbox);

@@ -62,6 +62,10 @@ pub struct Flags {
     #[arg(long = "kafka", value_name = "PROPERTY=VALUE")]
     pub kafka: Vec<String>,
 
+    /// Topic for lines that Kafka refuses for good
+    #[arg(long, env = "LOGAGENT_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub dead_letter_topic: Option<String>,
+
     /// Folder for the checkpoint, the cached config and the lock
     #[arg(long, env = "LOGAGENT_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

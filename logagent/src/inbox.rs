@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use logagent_core::tailer::Ticket;
+use logagent_core::tailer::{Blame, Ticket};
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashSet;
 
@@ -26,7 +26,15 @@ pub struct BlockAck {
     pub lane: usize,
     pub load: BlockLoad,
     /// The first error among the records, when there was one.
-    pub failure: Option<String>,
+    pub failure: Option<Failure>,
+}
+
+/// Why a record was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub blame: Blame,
+    /// A sentence for the status.
+    pub reason: String,
 }
 
 /// What a block weighs.
@@ -36,6 +44,10 @@ pub struct BlockLoad {
     pub bytes: u64,
     /// What was charged against the budget of bytes in flight: lines and their bookkeeping.
     pub charged_bytes: u64,
+    /// Lines that were too long: pieces, and beginnings that stand for the whole.
+    pub cut_lines: u64,
+    /// Lines that went to the dead-letter topic.
+    pub dead_letters: u64,
 }
 
 /// Everything that arrived since the last look.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemas::agent::validate_topic;
 use serde::Deserialize;
 
 use crate::address;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub host: String,
     pub hostname: String,
     pub kafka: BTreeMap<String, String>,
+    /// Where lines go that Kafka refuses for good, or that are too long and asked to go there.
+    pub dead_letter_topic: Option<String>,
     pub data_dir: PathBuf,
     pub allow: Vec<PathBuf>,
     pub status_interval: Duration,
@@ -103,6 +106,7 @@ struct File {
     host: Option<String>,
     id: Option<String>,
     kafka: BTreeMap<String, Scalar>,
+    dead_letter_topic: Option<String>,
     data_dir: Option<PathBuf>,
     allow: Option<Vec<PathBuf>>,
     status_key: Option<String>,
@@ -228,6 +232,9 @@ fn merge(flags: &Flags, file: File, names: &HostNames) -> Result<Settings, Setti
         host,
         hostname: host_names.hostname,
         kafka: kafka(flags, file.kafka, &sink)?,
+        dead_letter_topic: dead_letter_topic(
+            flags.dead_letter_topic.clone().or(file.dead_letter_topic),
+        )?,
         data_dir: data_dir_of(&data_dir, &sink),
         allow: allow(flags.allow.clone().or(file.allow))?,
         status_interval,
@@ -412,6 +419,13 @@ fn kafka(
         ));
     }
     Ok(properties)
+}
+
+fn dead_letter_topic(given: Option<String>) -> Result<Option<String>, SettingsError> {
+    if let Some(topic) = &given {
+        validate_topic(topic).map_err(|why| value("dead_letter_topic", why))?;
+    }
+    Ok(given)
 }
 
 fn pairs(

@@ -15,15 +15,17 @@ mod view;
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use logagent_core::checkpoint::{Checkpoint, EntryRows, FileRow};
 use logagent_core::config::{EntryId, Plan};
+use logagent_core::pace::Pace;
+use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use schemas::fleet::Totals;
 
 use crate::budget::Budget;
-use crate::inbox::{AckTarget, Arrivals, BlockAck};
+use crate::inbox::{AckTarget, Arrivals, BlockAck, Failure};
 use crate::ledger::Ledger;
 use crate::sink::Sink;
 use crate::source::allow::AllowList;
@@ -60,6 +62,8 @@ pub struct Options {
     pub host: String,
     pub allow: Vec<PathBuf>,
     pub max_line_bytes: usize,
+    /// Where lines go that Kafka refuses for good.
+    pub dead_letter_topic: Option<String>,
     pub in_flight_max_bytes: u64,
 }
 
@@ -69,6 +73,9 @@ pub struct Supervisor<S: Sink> {
     target: Arc<dyn AckTarget>,
     host: String,
     max_line_bytes: usize,
+    dead_letter_topic: Option<String>,
+    /// Of the entries that have a rate, as long as a tail uses it.
+    paces: FxHashMap<EntryId, Weak<Mutex<Pace>>>,
     allow: AllowList,
     blocks: BlockPool,
     directories: Directories,
@@ -138,6 +145,8 @@ impl<S: Sink> Supervisor<S> {
             target,
             host: options.host,
             max_line_bytes: options.max_line_bytes,
+            dead_letter_topic: options.dead_letter_topic,
+            paces: FxHashMap::default(),
             allow: AllowList::new(options.allow),
             blocks: BlockPool::new(BLOCK_BYTES),
             directories: Directories::default(),
@@ -224,12 +233,14 @@ impl<S: Sink> Supervisor<S> {
                 self.rows_changed |= slot.tail.tailer.block_done(ack.ticket);
                 self.totals.lines_acked += ack.load.lines;
                 self.totals.bytes_acked += ack.load.bytes;
+                self.totals.cut_lines += ack.load.cut_lines;
+                self.totals.dead_letters += ack.load.dead_letters;
                 self.state_changed |= slot.note_delivery(ack.ticket.handle, ack.load, self.now_ms);
             }
-            Some(reason) => {
+            Some(Failure { blame, reason }) => {
                 self.totals.delivery_errors += 1;
-                slot.tail.tailer.block_failed(ack.ticket, &reason);
-                self.sink.probe(&slot.tail.destination.topic);
+                slot.tail.tailer.block_failed(ack.ticket, blame, &reason);
+                self.sink.probe(&slot.tail.outlet.destination.topic);
                 self.state_changed |= slot.note_failure(reason);
             }
         }
@@ -375,6 +386,9 @@ impl<S: Sink> Supervisor<S> {
                 self.waiting_for_room.insert(route);
                 set_timer(&mut self.timers, slot, route, self.now_ms + FULL_RETRY_MS);
             }
+            Ok(Turn::Paced { until_ms }) => {
+                set_timer(&mut self.timers, slot, route, until_ms);
+            }
             Err(_) => {
                 let (path, topic) = (&slot.tail.id().path, &slot.tail.id().topic);
                 tracing::error!(path, topic, "an entry panicked: it starts again alone");
@@ -383,7 +397,7 @@ impl<S: Sink> Supervisor<S> {
             }
         }
         let (path, topic) = (slot.tail.id().path.clone(), slot.tail.id().topic.clone());
-        for note in slot.tail.tailer.take_notes() {
+        for note in slot.tail.take_notes() {
             self.ledger_changed |= notes::record(&mut self.ledger, &path, &topic, note);
         }
         // A loss is written down with the next checkpoint, even if no offset moves.

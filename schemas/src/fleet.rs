@@ -169,6 +169,10 @@ pub struct Totals {
     pub delivery_errors: u64,
     /// Of the loss ledger, so also what was lost before this start.
     pub lost_bytes: u64,
+    /// Records that hold a piece or the beginning of a line that was too long.
+    pub cut_lines: u64,
+    /// Lines that went to the dead-letter topic.
+    pub dead_letters: u64,
 }
 
 /// What is read and waits for Kafka. Reading pauses when it is full.

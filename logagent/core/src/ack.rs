@@ -99,6 +99,15 @@ impl<M: Clone> AckTracker<M> {
         self.position(id).is_some_and(|at| !self.open[at].done)
     }
 
+    /// Where an open block begins and ends.
+    #[must_use]
+    pub fn range_of(&self, id: BlockId) -> Option<(u64, u64)> {
+        let at = self.position(id)?;
+        let before = at.checked_sub(1).and_then(|before| self.open.get(before));
+        let start = before.map_or(self.watermark, |before| before.end);
+        Some((start, self.open[at].end))
+    }
+
     /// Forgets this block and the ones after it: reading starts again at its beginning, which is
     /// returned with the mark there. What came before it is still in flight and still counts.
     pub fn rewind_to(&mut self, id: BlockId) -> Option<(u64, M)> {

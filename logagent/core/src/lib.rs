@@ -11,7 +11,9 @@
 //! | [`pattern`] | which paths does a pattern mean |
 //! | [`plan`] | which tails start, stop, stay, or hand over to another topic |
 //! | [`tailer`] | what does one entry do next: stat, open, read, produce, close, wait |
-//! | [`framing`] | where are the lines in this block |
+//! | [`framing`] | where are the records in this block |
+//! | [`record`] | what does a record hold |
+//! | [`pace`] | when may the next line be sent |
 //! | [`ack`] | up to which offset is everything acknowledged |
 //! | [`identity`] | is this still the file, and the content, that we knew |
 //! | [`rotation`] | which sibling files were rotated away unread, and in which order |
@@ -22,9 +24,11 @@ pub mod checkpoint;
 pub mod config;
 pub mod framing;
 pub mod identity;
+pub mod pace;
 pub mod pattern;
 pub mod plan;
 mod planted;
+pub mod record;
 pub mod rotation;
 #[cfg(test)]
 mod simulation;

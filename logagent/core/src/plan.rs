@@ -48,7 +48,7 @@ pub fn diff(running: &[Entry], plan: &Plan) -> Vec<Change> {
     let mut handed_over = HashSet::new();
     for entry in &plan.entries {
         if let Some(old) = runs.get(&entry.id) {
-            if same_options(old, entry) {
+            if old.options.tail_alike(&entry.options) {
                 keeps.push(Change::Keep(entry.id.clone()));
             } else {
                 let from = entry.id.clone();
@@ -81,18 +81,10 @@ pub fn diff(running: &[Entry], plan: &Plan) -> Vec<Change> {
     changes
 }
 
-/// `from` matters only before the first read, and `index` only in reports.
-fn same_options(a: &Entry, b: &Entry) -> bool {
-    a.max_line_bytes == b.max_line_bytes
-        && a.skip_empty == b.skip_empty
-        && a.key == b.key
-        && a.headers == b.headers
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::StartAt;
+    use crate::config::Options;
     use proptest::prelude::*;
 
     /// `"/a>t /b>u"`: an entry per word; `/a>t:99` with a line limit.
@@ -108,9 +100,11 @@ mod tests {
                         topic: topic.into(),
                     },
                     index,
-                    from: StartAt::Beginning,
-                    max_line_bytes: max.parse().ok(),
-                    ..Entry::default()
+                    options: Options {
+                        max_line_bytes: max.parse().ok(),
+                        ..Options::default()
+                    },
+                    pattern: None,
                 }
             })
             .collect()

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use logagent_core::tailer::Blame;
 use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -23,7 +24,7 @@ use rustc_hash::FxHashMap;
 use batch::{Share, Topic};
 
 use super::{BlockToken, Destination, Refusal, Sent, Sink};
-use crate::inbox::AckTarget;
+use crate::inbox::{AckTarget, Failure};
 
 /// What a record may have at most, unless `message.max.bytes` says otherwise; librdkafka's default.
 const MESSAGE_MAX_BYTES: usize = 1_000_000;
@@ -77,6 +78,8 @@ pub struct KafkaConfigError(String);
 /// See the module's words.
 pub struct KafkaSink {
     config: ClientConfig,
+    /// A record may have so many bytes, key and line together.
+    message_max_bytes: usize,
     target: Arc<dyn AckTarget>,
     trouble: Arc<Mutex<Option<String>>>,
     /// Made on first use. Given up before the producer is.
@@ -100,6 +103,7 @@ impl KafkaSink {
             .map_err(|error| KafkaConfigError(config_error_text(&error, properties)))?;
         let probing = Arc::default();
         Ok(Self {
+            message_max_bytes: message_max_bytes(&config),
             config,
             target,
             trouble,
@@ -128,7 +132,7 @@ impl KafkaSink {
             .headers(headers_of(destination));
         producer.send(record).map_err(|(error, _)| {
             let code = error.rdkafka_error_code();
-            code.map_or_else(|| Refusal::Record(error_text(&error)), refusal)
+            code.map_or_else(|| Refusal::Record(failure_of(&error)), refusal)
         })
     }
 
@@ -156,8 +160,15 @@ impl KafkaSink {
         let Some(topic) = topics.get(&destination.topic) else {
             return refused(0, Refusal::Full);
         };
-        let outcome = topic.produce(&destination.key, lines, token);
+        // A call refuses such a line alone and takes those after it: it must not be in one.
+        let key = &destination.key;
+        let fits = |line: &&&[u8]| line.len() + key.len() <= self.message_max_bytes;
+        let fitting = lines.iter().take_while(fits).count();
+        let outcome = topic.produce(key, &lines[..fitting], token);
         match outcome.error {
+            None if fitting < lines.len() => {
+                refused(fitting, refusal(RDKafkaErrorCode::MessageSizeTooLarge))
+            }
             None => Sent::all(outcome.taken),
             Some(code) => refused(outcome.taken, refusal(code)),
         }
@@ -295,7 +306,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, share: Share) {
         match result {
             Ok(_) => self.note_delivery(),
-            Err((error, _)) => share.token().fail(|| error_text(error)),
+            Err((error, _)) => share.token().fail(|| failure_of(error)),
         }
     }
 }
@@ -357,14 +368,17 @@ fn refuse_broken_promises(properties: &BTreeMap<String, String>) -> Result<(), K
     Ok(())
 }
 
+fn number(config: &ClientConfig, name: &str) -> Option<usize> {
+    config.get(name)?.trim().parse().ok()
+}
+
+fn message_max_bytes(config: &ClientConfig) -> usize {
+    number(config, "message.max.bytes").unwrap_or(MESSAGE_MAX_BYTES)
+}
+
 fn limits(config: &ClientConfig) -> Limits {
-    let number = |name: &str| {
-        config
-            .get(name)
-            .and_then(|text| text.trim().parse::<usize>().ok())
-    };
-    let message_max_bytes = number("message.max.bytes").unwrap_or(MESSAGE_MAX_BYTES);
-    let queue_max_kbytes = number("queue.buffering.max.kbytes").unwrap_or(QUEUE_MAX_KBYTES);
+    let message_max_bytes = message_max_bytes(config);
+    let queue_max_kbytes = number(config, "queue.buffering.max.kbytes").unwrap_or(QUEUE_MAX_KBYTES);
     Limits {
         max_line_bytes: message_max_bytes
             .saturating_sub(MESSAGE_OVERHEAD_BYTES)
@@ -378,7 +392,29 @@ fn limits(config: &ClientConfig) -> Limits {
 fn refusal(code: RDKafkaErrorCode) -> Refusal {
     match code {
         RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::Fatal => Refusal::Full,
-        code => Refusal::Record(error_text(&KafkaError::MessageProduction(code))),
+        code => Refusal::Record(failure_of(&KafkaError::MessageProduction(code))),
+    }
+}
+
+/// What an error is about. Only these are certain to come again with the same record; all others
+/// are waited out.
+fn failure_of(error: &KafkaError) -> Failure {
+    let is_of_record = matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::MessageBatchTooLarge
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::InvalidTimestamp
+        )
+    );
+    Failure {
+        blame: if is_of_record {
+            Blame::Record
+        } else {
+            Blame::Topic
+        },
+        reason: error_text(error),
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use logagent_core::tailer::Ticket;
 
-use crate::inbox::{AckTarget, BlockAck, BlockLoad};
+use crate::inbox::{AckTarget, BlockAck, BlockLoad, Failure};
 
 /// Where the records of one file go. Built once per file, so that no line pays for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Refusal {
     /// No space now; the same record will be taken later.
     Full,
     /// The topic does not take this record; waiting alone does not help.
-    Record(String),
+    Record(Failure),
 }
 
 /// What became of some lines that were offered together.
@@ -86,7 +86,7 @@ pub struct BlockToken {
     lane: usize,
     /// Written once, when the last line was handed over: before that the tail holds a clone.
     load: OnceLock<BlockLoad>,
-    failure: OnceLock<String>,
+    failure: OnceLock<Failure>,
     target: Arc<dyn AckTarget>,
 }
 
@@ -109,8 +109,8 @@ impl BlockToken {
     }
 
     /// Notes that a record of this block failed; the first reason stays.
-    pub fn fail(&self, reason: impl FnOnce() -> String) {
-        self.failure.get_or_init(reason);
+    pub fn fail(&self, failure: impl FnOnce() -> Failure) {
+        self.failure.get_or_init(failure);
     }
 }
 

@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod descriptor;
 pub mod directories;
 pub mod files;
+pub mod outlet;
 pub mod tail;
 pub mod walk;
 pub mod watcher;

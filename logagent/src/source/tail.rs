@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logagent_core::config::{Entry, EntryId};
-use logagent_core::tailer::{Block, Blocked, Handle, Step, Tailer, Target};
+use logagent_core::tailer::{Blocked, Handle, Note, Step, Tailer, Target};
 use rustc_hash::FxHashMap;
 
 use super::allow::AllowList;
@@ -16,18 +16,12 @@ use super::blocks::BlockPool;
 use super::descriptor::Descriptor;
 use super::directories::Directories;
 use super::files;
-use crate::inbox::{AckTarget, BlockLoad};
-use crate::sink::{BlockToken, Destination, Refusal, Sink};
+use super::outlet::{Handed, Held, LostLine, Outlet, OutletSettings};
+use crate::inbox::AckTarget;
+use crate::sink::{BlockToken, Sink};
 
-/// What librdkafka spends on a record besides its bytes, roughly: charged so that short lines do
-/// not fill the memory while the budget still looks empty.
-const RECORD_OVERHEAD_BYTES: u64 = 256;
-/// The same key is the same partition, which keeps the order of a file.
-const DEFAULT_KEY: &str = "{host}:{path}";
 /// After this much, the next tail has its turn.
 const TURN_MAX_BYTES: u64 = 1024 * 1024;
-/// So many lines are handed over with one call.
-const BATCH_LINES: usize = 128;
 /// A turn also ends after this many steps, so that no tail can hold the thread.
 const TURN_MAX_STEPS: usize = 256;
 
@@ -50,21 +44,15 @@ pub enum Turn {
     More,
     /// The sink has no space.
     Full,
-}
-
-/// A block of which not every line has been taken by the sink yet.
-struct Held {
-    block: Block,
-    at: usize,
-    token: Arc<BlockToken>,
-    load: BlockLoad,
+    /// The entry's rate allows no more lines before this time.
+    Paced { until_ms: u64 },
 }
 
 /// See the module's words.
 pub struct Tail {
     pub entry: Entry,
     pub tailer: Tailer,
-    pub destination: Destination,
+    pub outlet: Outlet,
     route: u64,
     lane: usize,
     path: PathBuf,
@@ -76,27 +64,24 @@ pub struct Tail {
     charged_bytes: u64,
     lines_read: u64,
     wants_save: bool,
+    /// Lines that went nowhere since they were last asked for.
+    lost: Vec<Note>,
 }
 
 impl Tail {
-    pub fn new(entry: Entry, tailer: Tailer, host: &str, route: u64, lane: usize) -> Self {
-        let destination = Destination {
-            topic: entry.id.topic.clone(),
-            key: entry
-                .key
-                .as_deref()
-                .unwrap_or(DEFAULT_KEY)
-                .replace("{host}", host)
-                .replace("{path}", &entry.id.path)
-                .into_bytes(),
-            headers: entry.headers.clone(),
-        };
+    pub fn new(
+        entry: Entry,
+        tailer: Tailer,
+        outlet: OutletSettings,
+        route: u64,
+        lane: usize,
+    ) -> Self {
         Self {
             path: PathBuf::from(&entry.id.path),
             resolved: PathBuf::from(&entry.id.path),
+            outlet: Outlet::new(&entry, outlet),
             entry,
             tailer,
-            destination,
             route,
             lane,
             open: FxHashMap::default(),
@@ -104,6 +89,7 @@ impl Tail {
             charged_bytes: 0,
             lines_read: 0,
             wants_save: false,
+            lost: Vec::new(),
         }
     }
 
@@ -153,8 +139,10 @@ impl Tail {
 
     /// Carries out steps until there is nothing to do, no space, or the turn is over.
     pub fn run<S: Sink>(&mut self, around: &Surroundings<'_, S>) -> Turn {
-        if !self.hand_over_held(around) {
-            return Turn::Full;
+        let waiting = self.hand_over_held(around);
+        if waiting.is_some() {
+            // Nothing is read meanwhile, but a rotation is seen.
+            self.tailer.set_max_unacked_bytes(0);
         }
         let mut produced_bytes = 0;
         for _ in 0..TURN_MAX_STEPS {
@@ -191,16 +179,11 @@ impl Tail {
                     self.tailer.read_done(handle, offset, result);
                 }
                 Step::Produce(block) => {
-                    produced_bytes += block.lines.len_bytes() as u64;
+                    produced_bytes += block.lines.len_bytes();
                     let token = BlockToken::new(around.target, self.route, block.ticket, self.lane);
-                    self.held = Some(Held {
-                        block,
-                        at: 0,
-                        token,
-                        load: BlockLoad::default(),
-                    });
-                    if !self.hand_over_held(around) {
-                        return Turn::Full;
+                    self.held = Some(Held::new(block, token));
+                    if let Some(turn) = self.hand_over_held(around) {
+                        return turn;
                     }
                     if produced_bytes >= TURN_MAX_BYTES {
                         return Turn::More;
@@ -210,7 +193,15 @@ impl Tail {
                 Step::Close { handle } => {
                     self.open.remove(&handle);
                 }
-                Step::Idle { until_ms } => return Turn::Idle { until_ms },
+                Step::Idle { until_ms } => {
+                    return match waiting {
+                        None => Turn::Idle { until_ms },
+                        Some(Turn::Paced { until_ms: paced_ms }) => Turn::Paced {
+                            until_ms: until_ms.min(paced_ms),
+                        },
+                        Some(turn) => turn,
+                    };
+                }
             }
         }
         Turn::More
@@ -248,72 +239,47 @@ impl Tail {
         }
     }
 
-    /// Gives the waiting block's lines to the sink; false when it has no space for all of them.
-    fn hand_over_held<S: Sink>(&mut self, around: &Surroundings<'_, S>) -> bool {
-        let Some(mut held) = self.held.take() else {
-            return true;
-        };
+    /// Gives the waiting block's lines to the sink; how the turn ends when some are left.
+    fn hand_over_held<S: Sink>(&mut self, around: &Surroundings<'_, S>) -> Option<Turn> {
+        let mut held = self.held.take()?;
         if !self.tailer.is_open(held.block.ticket) {
             // A failure before it made the block void: it will be read again.
             held.token.set_load(held.load);
-            return true;
+            return None;
         }
-        let key_bytes = self.destination.overhead_bytes();
         let before = held.load;
-        let mut full = false;
-        loop {
-            let mut batch: [&[u8]; BATCH_LINES] = [&[]; BATCH_LINES];
-            // Where each of its lines ends, so that the next one can be tried alone.
-            let mut ends = [0; BATCH_LINES];
-            let mut count = 0;
-            let mut at = held.at;
-            while count < BATCH_LINES
-                && let Some((line, next)) = held.block.lines.get(at)
-            {
-                at = next;
-                if line.bytes.is_empty() && self.entry.skip_empty {
-                    continue;
-                }
-                batch[count] = line.bytes;
-                ends[count] = next;
-                count += 1;
-            }
-            if count == 0 {
-                held.at = at;
-                break;
-            }
-            let sent = around
-                .sink
-                .send(&self.destination, &batch[..count], &held.token);
-            held.load.lines += sent.taken as u64;
-            let taken = batch.iter().take(sent.taken);
-            held.load.bytes += taken.map(|line| line.len() as u64).sum::<u64>();
-            match sent.refusal {
-                None => held.at = at,
-                Some(refusal) => {
-                    if let Some(last) = sent.taken.checked_sub(1) {
-                        held.at = ends[last];
-                    }
-                    match refusal {
-                        Refusal::Full => full = true,
-                        // The whole block is read and sent again after a pause, so the rest of it
-                        // need not be tried now.
-                        Refusal::Record(reason) => held.token.fail(|| reason),
-                    }
-                    break;
-                }
-            }
-        }
-        held.load.charged_bytes =
-            held.load.bytes + held.load.lines * (RECORD_OVERHEAD_BYTES + key_bytes);
+        let mut lost = Vec::new();
+        let handed = self
+            .outlet
+            .hand_over(around.sink, around.now_ms, &mut held, &mut lost);
         self.charged_bytes += held.load.charged_bytes - before.charged_bytes;
         self.lines_read += held.load.lines - before.lines;
-        if full {
-            self.held = Some(held);
-        } else {
-            held.token.set_load(held.load);
+        if let Some(file) = self.tailer.file_of(held.block.ticket) {
+            let note = |line: LostLine| Note::Lost {
+                file,
+                from_offset: line.from_offset,
+                to_offset: line.to_offset,
+                reason: line.reason,
+            };
+            self.lost.extend(lost.into_iter().map(note));
         }
-        !full
+        let turn = match handed {
+            Handed::All => {
+                held.token.set_load(held.load);
+                return None;
+            }
+            Handed::Full => Turn::Full,
+            Handed::Paced { until_ms } => Turn::Paced { until_ms },
+        };
+        self.held = Some(held);
+        Some(turn)
+    }
+
+    /// What happened that deserves a line in the log or in the ledger.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        let mut notes = self.tailer.take_notes();
+        notes.append(&mut self.lost);
+        notes
     }
 }
 

@@ -1,11 +1,16 @@
 //! From what runs to what is meant: starts, stops and hands over, without touching the others.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 use logagent_core::checkpoint::FileRow;
 use logagent_core::config::{Entry, EntryId, Plan};
+use logagent_core::framing::{Framing, Joining};
+use logagent_core::pace::Pace;
 use logagent_core::plan::{Change, diff};
+use logagent_core::record::Shape;
 use logagent_core::tailer::{Tailer, TailerOptions};
+use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::slot::{Slot, Stopping};
@@ -14,6 +19,7 @@ use super::{
     TAIL_UNACKED_MAX_BYTES,
 };
 use crate::sink::Sink;
+use crate::source::outlet::{OutletSettings, SharedPace, encoding_of};
 use crate::source::tail::{Tail, base_of};
 
 impl<S: Sink> Supervisor<S> {
@@ -169,9 +175,7 @@ impl<S: Sink> Supervisor<S> {
     fn make_tail(&mut self, entry: Entry, rows: Option<Vec<FileRow>>, route: u64) -> Tail {
         let options = TailerOptions {
             block_bytes: BLOCK_BYTES,
-            max_line_bytes: entry
-                .max_line_bytes
-                .map_or(self.max_line_bytes, |asked| asked.min(self.max_line_bytes)),
+            framing: self.framing_of(&entry),
             max_unacked_bytes: TAIL_UNACKED_MAX_BYTES,
             rotate_wait_ms: ROTATE_WAIT_MS,
             sweep_ms: SWEEP_MS,
@@ -181,8 +185,48 @@ impl<S: Sink> Supervisor<S> {
         };
         let lane = self.budget.lane(&entry.id.topic);
         let path = PathBuf::from(&entry.id.path);
-        let tailer = Tailer::new(base_of(&path), entry.from, rows, options);
-        Tail::new(entry, tailer, &self.host, route, lane)
+        let tailer = Tailer::new(base_of(&path), entry.options.from, rows, options);
+        let outlet = OutletSettings {
+            host: self.host.clone(),
+            dead_letter_topic: self.dead_letter_topic.clone(),
+            pace: self.pace_of(&entry),
+        };
+        Tail::new(entry, tailer, outlet, route, lane)
+    }
+
+    /// How the entry's bytes become records. A value that grows on its way has to fit still.
+    fn framing_of(&self, entry: &Entry) -> Framing {
+        let options = &entry.options;
+        let encoding = encoding_of(entry);
+        let shape = Shape::new(encoding, options.format, &self.host, &entry.id.path);
+        let limit_bytes = self.max_line_bytes / shape.growth();
+        let asked_bytes = options.max_line_bytes.unwrap_or(limit_bytes);
+        // Checked when the configuration was read.
+        let joining = options
+            .multiline
+            .as_ref()
+            .and_then(|multiline| Joining::new(multiline).ok());
+        Framing::lines(asked_bytes.min(limit_bytes))
+            .on_long_line(options.on_long_line)
+            .in_encoding(encoding)
+            .joined(joining)
+    }
+
+    /// The bucket of the entry, which all files of a pattern share.
+    fn pace_of(&mut self, entry: &Entry) -> Option<SharedPace> {
+        let rate = entry.options.rate.as_ref()?;
+        self.paces.retain(|_, pace| pace.strong_count() > 0);
+        let id = EntryId {
+            path: entry.asked_path().to_owned(),
+            topic: entry.id.topic.clone(),
+        };
+        let running = self.paces.get(&id).and_then(Weak::upgrade);
+        let running = running.filter(|pace| pace.lock().rate() == rate);
+        Some(running.unwrap_or_else(|| {
+            let pace = Arc::new(Mutex::new(Pace::new(rate, self.now_ms)));
+            self.paces.insert(id, Arc::downgrade(&pace));
+            pace
+        }))
     }
 
     fn begin_stop(&mut self, route: u64, stopping: Stopping) {

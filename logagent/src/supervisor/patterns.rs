@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use logagent_core::config::{Entry, EntryId, Plan, StartAt};
+use logagent_core::config::{Entry, EntryId, Options, Plan, StartAt};
 use logagent_core::identity::FileId;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -43,8 +43,9 @@ impl<S: Sink> Supervisor<S> {
             let Some(pattern) = entry.compiled() else {
                 continue;
             };
-            let is_same =
-                |known: &Walker| known.entry.id == entry.id && known.entry.exclude == entry.exclude;
+            let is_same = |known: &Walker| {
+                known.entry.id == entry.id && known.entry.options.exclude == entry.options.exclude
+            };
             let mut walker = match before.iter().position(is_same) {
                 Some(at) => Walker {
                     entry: entry.clone(),
@@ -180,7 +181,7 @@ impl<S: Sink> Supervisor<S> {
             }
         }
         let from = if walker.is_new {
-            walker.entry.from
+            walker.entry.options.from
         } else {
             StartAt::Beginning
         };
@@ -191,8 +192,11 @@ impl<S: Sink> Supervisor<S> {
                 path,
                 topic: walker.entry.id.topic.clone(),
             },
-            from,
-            exclude: Vec::new(),
+            options: Options {
+                from,
+                exclude: Vec::new(),
+                ..walker.entry.options.clone()
+            },
             pattern: Some(walker.entry.id.path.clone()),
             ..walker.entry.clone()
         }));

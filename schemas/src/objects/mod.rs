@@ -6,13 +6,18 @@
 
 mod checked;
 mod log;
+mod options;
 mod policy;
 mod selector;
 
 pub use checked::{
     LabelKey, LabelValue, LogPath, MAX_NAME_BYTES, Name, Span, Topic, validate_name,
 };
-pub use log::{Format, Log, Multiline, OnLongLine, Rate, StartAt};
+pub use log::Log;
+pub use options::{
+    ENCODINGS, Format, Multiline, OnLongLine, Rate, StartAt, encoding_fault, headers_fault,
+    key_fault, line_limit_fault, line_pattern,
+};
 pub use policy::{Offline, OnFailure, PolicySpec, Wave, Weekday, Window};
 pub use selector::{Operator, Requirement, Selector};
 

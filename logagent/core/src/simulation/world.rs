@@ -7,26 +7,32 @@ use super::disk::Disk;
 use super::verdict::{Kept, Model};
 use crate::checkpoint::FileRow;
 use crate::config::StartAt;
-use crate::tailer::{Blocked, Handle, Note, PathSeen, Step, Tailer, TailerOptions, Target, Ticket};
+use crate::framing::Framing;
+use crate::tailer::{
+    Blame, Blocked, Handle, Note, PathSeen, Step, Tailer, TailerOptions, Target, Ticket,
+};
 
 const BASE: &str = "a.log";
 /// Rotated files that are kept.
 const ROTATIONS_KEPT: usize = 9;
-const OPTIONS: TailerOptions = TailerOptions {
-    block_bytes: 512,
-    max_line_bytes: 4_096,
-    max_unacked_bytes: 4_096,
-    rotate_wait_ms: 3_000,
-    deleted_wait_ms: 1_000,
-    partial_wait_ms: 500,
-    sweep_ms: 100,
-    retry_ms: 50,
-    max_retry_ms: 400,
-    unreadable_retry_ms: 300,
-};
 /// More steps than this without a pause is a busy loop.
 const STEPS_MAX: usize = 20_000;
 const FINISH_MS: u64 = 60_000;
+
+fn options() -> TailerOptions {
+    TailerOptions {
+        block_bytes: 512,
+        framing: Framing::lines(4_096),
+        max_unacked_bytes: 4_096,
+        rotate_wait_ms: 3_000,
+        deleted_wait_ms: 1_000,
+        partial_wait_ms: 500,
+        sweep_ms: 100,
+        retry_ms: 50,
+        max_retry_ms: 400,
+        unreadable_retry_ms: 300,
+    }
+}
 
 #[derive(Debug)]
 struct Sent {
@@ -389,7 +395,7 @@ impl World {
         }
         let ticket = self.sent[at].ticket;
         if let Some(tailer) = &mut self.tailer {
-            tailer.block_failed(ticket, "refused");
+            tailer.block_failed(ticket, Blame::Topic, "refused");
         }
         self.forget_lost();
     }
@@ -401,7 +407,7 @@ impl World {
             return;
         }
         let rows = self.durable.rows.clone();
-        self.tailer = Some(Tailer::new(BASE, StartAt::Beginning, rows, OPTIONS));
+        self.tailer = Some(Tailer::new(BASE, StartAt::Beginning, rows, options()));
     }
 
     fn kill(&mut self, delivered: u16) {
@@ -494,7 +500,7 @@ impl World {
         }
         self.persist_asked = false;
         self.forget_lost();
-        let mut tailer = Tailer::new(BASE, StartAt::Beginning, rows, OPTIONS);
+        let mut tailer = Tailer::new(BASE, StartAt::Beginning, rows, options());
         tailer.must_save();
         self.tailer = Some(tailer);
     }

@@ -4,10 +4,12 @@
 
 use bytes::Bytes;
 
-use super::step::{FileView, Handle, Note, TailerOptions, Ticket};
+use super::long_line::LongLine;
+use super::step::{Blame, Block, FileView, Handle, Note, TailerOptions, Ticket};
+use super::suspects::Suspects;
 use crate::ack::{AckTracker, Acked, BlockId};
 use crate::checkpoint::{FileRow, RowState};
-use crate::framing::Lines;
+use crate::framing::{End, Lines, Split};
 use crate::identity::{FileId, FileStat, HEAD_BYTES, Known, Print, Verdict, marker_at_end};
 use crate::planted::{self, Bug};
 
@@ -37,7 +39,7 @@ pub(super) struct ReadDone<'a> {
 #[derive(Debug)]
 pub(super) enum Read {
     Nothing,
-    Lines(Ticket, Lines),
+    Lines(Block),
     /// The file has another content than the known one.
     Replaced,
     /// The directory is to be looked at before these bytes are read again and sent.
@@ -79,6 +81,13 @@ pub(super) struct FileTail {
     grew_ms: u64,
     /// The read under way is the last one: take the half line too.
     finishing: bool,
+    /// The read under way completes joined lines to which nothing was added for long.
+    completing: bool,
+    /// That was done since the file last grew.
+    completed: bool,
+    /// The next line is too long, and its end is elsewhere.
+    long_line: Option<LongLine>,
+    suspects: Suspects,
     /// A line longer than a block is being looked for.
     want_bytes: usize,
     /// The file lost its path, and whether its content is still the known one is to be proved.
@@ -116,6 +125,10 @@ impl FileTail {
             end_bytes: known.offset,
             grew_ms: now_ms,
             finishing: false,
+            completing: false,
+            completed: false,
+            long_line: None,
+            suspects: Suspects::default(),
             want_bytes: 0,
             unproved: false,
             unread: known.head.len == 0,
@@ -209,12 +222,22 @@ impl FileTail {
         if now_ms < self.paused_until_ms || self.finished || self.fd.is_none() {
             return None;
         }
+        if self.suspects.is_one(self.known.offset) && !self.acks.is_settled() {
+            return None;
+        }
         if !self.ready {
             let quiet_ms = now_ms.saturating_sub(self.grew_ms);
-            if !self.draining || quiet_ms < self.quiet_wait_ms(options) {
+            self.finishing = self.draining && quiet_ms >= self.quiet_wait_ms(options);
+            self.completing = self
+                .completes_ms(options)
+                .is_some_and(|at_ms| now_ms >= at_ms);
+            if !self.finishing && !self.completing {
                 return None;
             }
-            self.finishing = true;
+        }
+        if let Some(LongLine::Sought { from }) = self.long_line {
+            let start = LongLine::read_start(from, self.known.offset);
+            return Some((start, options.block_bytes.max(HEAD_BYTES)));
         }
         let start = self.known.read_start();
         let overlap = (self.known.offset - start) as usize;
@@ -223,13 +246,22 @@ impl FileTail {
         Some((start, wanted.max(HEAD_BYTES)))
     }
 
+    /// When joined lines are complete although no other line shows it.
+    fn completes_ms(&self, options: &TailerOptions) -> Option<u64> {
+        let timeout_ms = options.framing.join_timeout_ms()?;
+        let waits = self.partial_bytes > 0 && !self.completed;
+        waits.then(|| self.grew_ms.saturating_add(timeout_ms))
+    }
+
     /// Whether later files of the chain must wait for this one.
     pub(super) fn holds_later_files(&self, now_ms: u64, options: &TailerOptions) -> bool {
         if self.finished {
             return false;
         }
+        let join_ms = options.framing.join_timeout_ms().unwrap_or(0);
+        let wait_ms = options.partial_wait_ms.max(join_ms);
         let waits_for_newline =
-            self.partial_bytes > 0 && now_ms.saturating_sub(self.grew_ms) < options.partial_wait_ms;
+            self.partial_bytes > 0 && now_ms.saturating_sub(self.grew_ms) < wait_ms;
         self.place == Place::Sought
             || self.ready
             || now_ms < self.paused_until_ms
@@ -248,6 +280,7 @@ impl FileTail {
         .into_iter()
         .filter(|(applies, at_ms)| *applies && *at_ms > now_ms)
         .map(|(_, at_ms)| at_ms)
+        .chain(self.completes_ms(options).filter(|at_ms| *at_ms > now_ms))
         .min()
     }
 
@@ -265,6 +298,10 @@ impl FileTail {
             now_ms,
         } = read;
         self.error = None;
+        if let Some(LongLine::Sought { from }) = self.long_line {
+            self.seek_line_end(read, from, options);
+            return Read::Nothing;
+        }
         let verdict = self.known.judge(start, bytes);
         let verdict = match verdict {
             Verdict::Rewritten if planted::is(Bug::MarkerUnchecked) => Verdict::Same,
@@ -289,18 +326,29 @@ impl FileTail {
         self.unread &= bytes.is_empty();
         let overlap = (self.known.offset - start) as usize;
         let at_end = bytes.len() < asked_bytes;
-        let end = start + bytes.len() as u64;
-        self.seen_bytes = self.seen_bytes.max(end);
-        if end > self.end_bytes {
-            self.end_bytes = end;
-            self.grew_ms = now_ms;
-            self.finishing = false;
-        }
+        self.saw_end(start + bytes.len() as u64, now_ms);
         let new = bytes.slice(overlap..);
+        if let Some(LongLine::Found {
+            whole_end,
+            end,
+            marker,
+        }) = self.long_line.take()
+        {
+            let whole_bytes = whole_end - self.known.offset;
+            let lines = options
+                .framing
+                .beginning_of(self.known.offset, &new, whole_bytes, end);
+            self.want_bytes = 0;
+            self.partial_bytes = 0;
+            self.ready = true;
+            return Read::Lines(self.issue(lines, marker));
+        }
         let may_be_hole = self.skip_nuls || self.known.offset == 0;
         if may_be_hole && new.first() == Some(&0) {
             let nuls = new.iter().take_while(|byte| **byte == 0).count();
-            let is_hole = self.skip_nuls || nuls >= HOLE_MIN_BYTES;
+            // A unit that begins with a NUL is text.
+            let nuls = nuls - nuls % options.framing.unit_bytes();
+            let is_hole = (self.skip_nuls && nuls > 0) || nuls >= HOLE_MIN_BYTES;
             // The hole may go on behind this block.
             self.skip_nuls = is_hole && nuls == new.len();
             if is_hole {
@@ -308,45 +356,113 @@ impl FileTail {
                 return Read::Nothing;
             }
         }
-        let lines = match Lines::split(self.known.offset, &new, options.max_line_bytes) {
-            Some(lines) => Some(lines),
-            None if self.finishing && at_end => {
-                self.finished = true;
-                Lines::finish(self.known.offset, &new, options.max_line_bytes)
-            }
-            None => None,
-        };
-        let taken = lines.as_ref().map_or(0, Lines::len_bytes);
+        let lines = self.split(&new, at_end, options);
+        let taken = lines.as_ref().map_or(0, |lines| lines.len_bytes() as usize);
         self.partial_bytes = (new.len() - taken) as u64;
-        if at_end {
-            self.ready = false;
-            let is_long = self.partial_bytes >= options.block_bytes as u64;
-            self.want_bytes = if is_long {
-                options.max_line_bytes + 2
-            } else {
-                0
-            };
+        // One unit beyond the longest line decides whether it is cut.
+        let is_long = if at_end {
+            self.partial_bytes >= options.block_bytes as u64
         } else {
-            self.ready = true;
-            // One byte beyond the longest line decides whether it is cut.
-            self.want_bytes = if taken == 0 {
-                options.max_line_bytes + 2
-            } else {
-                0
-            };
-        }
+            taken == 0
+        };
+        self.want_bytes = if is_long {
+            options.framing.window_bytes()
+        } else {
+            0
+        };
+        self.ready = !at_end || self.long_line.is_some();
         self.finishing = false;
+        self.completing = false;
         let Some(lines) = lines else {
             return Read::Nothing;
         };
-        self.known.offset = lines.end();
-        self.known.marker = marker_at_end(&bytes[..overlap + taken]);
-        let block = self.acks.issue(lines.end(), self.known.marker);
-        let ticket = Ticket {
-            handle: self.key,
-            block,
+        // A suspect goes alone: what follows it is still to be read.
+        self.ready |= self.suspects.is_one(self.known.offset);
+        let marker = marker_at_end(&bytes[..overlap + taken]);
+        Read::Lines(self.issue(lines, marker))
+    }
+
+    /// The lines to produce of what was read behind the offset.
+    fn split(&mut self, new: &Bytes, at_end: bool, options: &TailerOptions) -> Option<Lines> {
+        let end = match (at_end, self.finishing, self.completing) {
+            (true, true, _) => End::Finished,
+            (true, false, true) => End::Quiet,
+            _ => End::Open,
         };
-        Read::Lines(ticket, lines)
+        self.completed |= end == End::Quiet;
+        let lines = match options.framing.split(self.known.offset, new, end) {
+            Split::Records(lines) if self.suspects.is_one(self.known.offset) => Some(lines.first()),
+            Split::Records(lines) => Some(lines),
+            Split::Nothing => None,
+            Split::LongLine => {
+                let unit_bytes = options.framing.unit_bytes();
+                let from = self.known.offset + (new.len() / unit_bytes * unit_bytes) as u64;
+                self.long_line = Some(LongLine::Sought { from });
+                None
+            }
+        };
+        self.finished |= end == End::Finished && lines.is_none();
+        lines
+    }
+
+    /// Looks for the end of a line that is too long. What is read is not kept.
+    fn seek_line_end(&mut self, read: &ReadDone<'_>, from: u64, options: &TailerOptions) {
+        let end = read.start + read.bytes.len() as u64;
+        if end < from {
+            // Another content: it is judged at the offset.
+            self.long_line = None;
+            self.ready = true;
+            return;
+        }
+        self.saw_end(end, read.now_ms);
+        let at_end = read.bytes.len() < read.asked_bytes;
+        let found = LongLine::seek(read.start, read.bytes, from, &options.framing);
+        self.partial_bytes = end - self.known.offset;
+        self.ready = !at_end;
+        if let LongLine::Found { .. } = found {
+            self.ready = true;
+            self.long_line = Some(found);
+        } else if at_end && self.finishing {
+            self.ready = true;
+            self.long_line = Some(LongLine::Found {
+                whole_end: end,
+                end,
+                marker: marker_at_end(read.bytes),
+            });
+        } else {
+            self.long_line = Some(found);
+        }
+        self.want_bytes = options.framing.window_bytes();
+        self.finishing = false;
+        self.completing = false;
+        self.completed = true;
+    }
+
+    fn saw_end(&mut self, end: u64, now_ms: u64) {
+        self.seen_bytes = self.seen_bytes.max(end);
+        if end > self.end_bytes {
+            self.end_bytes = end;
+            self.grew_ms = now_ms;
+            self.finishing = false;
+            self.completing = false;
+            self.completed = false;
+        }
+    }
+
+    /// Takes the lines as the next block; `marker` is the print of the bytes before their end.
+    fn issue(&mut self, lines: Lines, marker: Print) -> Block {
+        let start = lines.start();
+        self.known.offset = lines.end();
+        self.known.marker = marker;
+        let block = self.acks.issue(lines.end(), marker);
+        Block {
+            ticket: Ticket {
+                handle: self.key,
+                block,
+            },
+            lines,
+            fate: self.suspects.issue(block, start),
+        }
     }
 
     /// The read itself failed: the file is left alone for a while. One that no longer has the
@@ -434,6 +550,7 @@ impl FileTail {
         self.ready = true;
         self.finished = false;
         self.want_bytes = 0;
+        self.long_line = None;
     }
 
     pub(super) fn back_off(&mut self, now_ms: u64, options: &TailerOptions) {
@@ -457,8 +574,14 @@ impl FileTail {
         self.ready = false;
     }
 
-    pub(super) fn set_error(&mut self, why: &str) {
+    /// Notes why a block was refused, before reading goes back to it.
+    pub(super) fn blame(&mut self, block: BlockId, blame: Blame, why: &str) {
         self.error = Some(why.into());
+        if blame == Blame::Record
+            && let Some((start, end)) = self.acks.range_of(block)
+        {
+            self.suspects.refused(block, start, end, why);
+        }
     }
 
     pub(super) fn error(&self) -> Option<&str> {
@@ -525,6 +648,7 @@ impl FileTail {
         self.ready = false;
         self.unproved = false;
         self.unread = false;
+        self.long_line = None;
         self.place = Place::Sought;
         new
     }

@@ -26,7 +26,7 @@
 //!                 at = next;
 //!             }
 //!             // when the last record of the block is acknowledged: tailer.block_done(block.ticket)
-//!             // when one failed for good:                        tailer.block_failed(block.ticket)
+//!             // when one was refused:                            tailer.block_failed(block.ticket)
 //!         }
 //!         Step::Persist => ask_the_disk(tailer.rows()), // when durable: tailer.persisted()
 //!         Step::Close { handle } => drop(fds.remove(handle)),
@@ -51,14 +51,17 @@ use crate::planted::{self, Bug};
 use crate::rotation::Sibling;
 
 mod file;
+mod long_line;
 mod opening;
 mod resume;
 mod step;
+mod suspects;
 
 use file::{FileTail, Read};
 use opening::{Aim, Job, Opening, Outcome};
 pub use step::{
-    Block, Blocked, FileView, Handle, Note, PathSeen, Step, TailView, TailerOptions, Target, Ticket,
+    Blame, Block, Blocked, Fate, FileView, Handle, Note, PathSeen, Step, TailView, TailerOptions,
+    Target, Ticket,
 };
 
 /// How many finished files are remembered, to know them again by identity.
@@ -461,7 +464,7 @@ impl Tailer {
     pub fn read_done(&mut self, handle: Handle, offset: u64, result: Result<Bytes, Blocked>) {
         if let Some(mut opening) = self.opening.take_if(|opening| opening.handle == handle) {
             let outcome = match result {
-                Ok(bytes) => opening.read(offset, &bytes),
+                Ok(bytes) => opening.read(offset, &bytes, &self.options.framing),
                 Err(_) => Outcome::NotThis,
             };
             self.judge_opening(opening, outcome);
@@ -495,7 +498,7 @@ impl Tailer {
         };
         match file.read_done(&read, &self.options, &mut self.notes) {
             Read::Nothing => {}
-            Read::Lines(ticket, lines) => self.outbox = Some(Block { ticket, lines }),
+            Read::Lines(block) => self.outbox = Some(block),
             Read::Replaced => self.content_replaced(at),
             Read::LookAround => self.look_around = true,
         }
@@ -510,9 +513,11 @@ impl Tailer {
         advanced
     }
 
-    /// A record of the block failed for good. Reading goes back to its beginning after a pause, and
-    /// to the watermark in the later files of the chain, so that what is sent again is in order.
-    pub fn block_failed(&mut self, ticket: Ticket, why: &str) {
+    /// A record of the block was refused. Reading goes back to its beginning after a pause, and to
+    /// the watermark in the later files of the chain, so that what is sent again is in order. When
+    /// a record is to blame, those of the block are sent one at a time, and the one that is refused
+    /// alone comes as a dead letter.
+    pub fn block_failed(&mut self, ticket: Ticket, blame: Blame, why: &str) {
         if planted::is(Bug::FailureJumped) {
             self.block_done(ticket);
             return;
@@ -523,7 +528,7 @@ impl Tailer {
         if !self.chain[at].block_failed(ticket.block, &mut self.notes) {
             return;
         }
-        self.chain[at].set_error(why);
+        self.chain[at].blame(ticket.block, blame, why);
         self.chain[at].back_off(self.now_ms, &self.options);
         self.chain[at].rewind_to(ticket.block);
         self.chain
@@ -531,6 +536,13 @@ impl Tailer {
             .skip(at + 1)
             .for_each(FileTail::rewind);
         self.outbox = None;
+    }
+
+    /// The file that a block's lines are of.
+    #[must_use]
+    pub fn file_of(&self, ticket: Ticket) -> Option<FileId> {
+        let file = self.chain.iter().find(|file| file.key == ticket.handle)?;
+        Some(file.id)
     }
 
     /// Whether an answer to this block is still waited for. What is not yet enqueued of a block

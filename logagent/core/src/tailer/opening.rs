@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use super::step::{Handle, Target};
 use crate::checkpoint::FileRow;
+use crate::framing::Framing;
 use crate::identity::marker_at_end;
 use crate::identity::{FileId, FileStat, HEAD_BYTES, Known, MARKER_BYTES, Print, Verdict};
 use crate::rotation::{self, Sibling};
@@ -141,7 +142,7 @@ impl Opening {
     }
 
     /// The answer to a read at `start`.
-    pub(super) fn read(&mut self, start: u64, bytes: &[u8]) -> Outcome {
+    pub(super) fn read(&mut self, start: u64, bytes: &[u8], framing: &Framing) -> Outcome {
         let Some(stat) = self.stat else {
             return Outcome::NotThis;
         };
@@ -150,7 +151,7 @@ impl Opening {
                 head: Print::of(bytes),
             }),
             (Stage::Align { head }, _) => {
-                let whole = memchr::memrchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+                let whole = framing.whole_lines_len(start, bytes).unwrap_or(bytes.len());
                 let marker = marker_at_end(&bytes[..whole]);
                 Outcome::Take(
                     stat,

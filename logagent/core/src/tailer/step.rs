@@ -1,7 +1,7 @@
 //! The words that a tailer and its adapter exchange: steps, what was seen, notes, views.
 
 use crate::ack::BlockId;
-use crate::framing::Lines;
+use crate::framing::{Framing, Lines};
 use crate::identity::{FileId, FileStat};
 
 /// The adapter's descriptor of an open file; numbers are never used twice in one tailer.
@@ -20,6 +20,29 @@ pub struct Ticket {
 pub struct Block {
     pub ticket: Ticket,
     pub lines: Lines,
+    pub fate: Fate,
+}
+
+/// Where the lines of a block go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Fate {
+    #[default]
+    Topic,
+    /// The one line of this block was refused for good.
+    DeadLetter {
+        reason: String,
+        /// Grows when the dead-letter topic refuses it too.
+        attempt: u32,
+    },
+}
+
+/// What a failure is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The topic or the broker: the same lines may be taken later.
+    Topic,
+    /// A record: it will never be taken as it is.
+    Record,
 }
 
 /// What the adapter is to do next.
@@ -80,11 +103,11 @@ pub enum Blocked {
 }
 
 /// Tuning of one tail. Times are milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TailerOptions {
     /// Bytes asked for by one read. A line longer than this is read in one larger request.
     pub block_bytes: usize,
-    pub max_line_bytes: usize,
+    pub framing: Framing,
     /// Reading pauses when this much is produced and not acknowledged.
     pub max_unacked_bytes: u64,
     /// How long a rotated file must be quiet before it is finished.
@@ -107,7 +130,7 @@ impl Default for TailerOptions {
         Self {
             block_bytes: 256 * 1_024,
             // librdkafka's message.max.bytes (1,000,000) less key and framing.
-            max_line_bytes: 900 * 1_024,
+            framing: Framing::lines(900 * 1_024),
             max_unacked_bytes: 8 << 20,
             rotate_wait_ms: 60_000,
             deleted_wait_ms: 4_000,
