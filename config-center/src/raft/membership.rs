@@ -120,8 +120,8 @@ impl Node {
                 }
             }
             Change::Update(update) => {
-                check_urls(&update.peer_ur_ls)?;
                 let member = find(&members, update.id)?;
+                check_urls(&update.peer_ur_ls)?;
                 let taken = |m: &&Member| m.id != update.id && shares_url(m, &update.peer_ur_ls);
                 if members.iter().find(taken).is_some() {
                     return Err(MemberRefusal::PeerUrlExists.into());

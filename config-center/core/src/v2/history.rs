@@ -1,7 +1,7 @@
 //! What a v2 watcher is shown: of a v2 write what kind it was, of a v3 write a `set` or a `delete`
 //! per key.
 
-use schemas::command::V2Node;
+use schemas::command::{V2Event, V2Node};
 
 use super::path::{ROOT, inside, is_hidden_below, is_visible};
 use super::tree::V2View;
@@ -25,6 +25,8 @@ pub struct V2Notice {
 pub struct V2Cursor {
     pub index: i64,
     pub seen: usize,
+    /// The newest index when the watcher began: what is not behind it is history.
+    pub began: i64,
 }
 
 impl V2Notice {
@@ -44,12 +46,7 @@ impl V2Notice {
             return true;
         }
         let is_inside = watched == ROOT || path.starts_with(&inside(watched));
-        if recursive && is_inside {
-            return !is_hidden_below(watched, path);
-        }
-        // Whoever watches something in a directory that goes is told as well.
-        let goes = matches!(&self.action[..], "delete" | "expire");
-        goes && self.node.dir && watched.starts_with(&inside(path))
+        recursive && is_inside && !is_hidden_below(watched, path)
     }
 }
 
@@ -88,10 +85,14 @@ impl History<'_> {
             let skip = if index == from.index { from.seen } else { 0 };
             let events = self.at(index);
             for (nth, event) in events.into_iter().enumerate().skip(skip) {
-                if event.concerns(watched, recursive) {
+                let is_history = index <= from.began;
+                if event.concerns(watched, recursive)
+                    || self.took_along(&event, watched, is_history)
+                {
                     let on = V2Cursor {
                         index,
                         seen: nth + 1,
+                        began: from.began,
                     };
                     return Ok((Some(event), on));
                 }
@@ -100,15 +101,39 @@ impl History<'_> {
         let on = V2Cursor {
             index: from.index.max(current + 1),
             seen: if from.index > current { from.seen } else { 0 },
+            began: from.began,
         };
         Ok((None, on))
     }
 
-    /// The events of one index, in order.
-    fn at(&self, index: i64) -> Vec<V2Notice> {
+    /// Whoever watches something in a directory that goes is told as well: while it happens, if it
+    /// was there; in history, as in etcd, even if not.
+    fn took_along(&self, event: &V2Notice, watched: &[u8], is_history: bool) -> bool {
+        let goes = matches!(&event.action[..], "delete" | "expire");
+        if !goes || !event.node.dir || !watched.starts_with(&inside(&event.node.path)) {
+            return false;
+        }
+        if is_history {
+            return true;
+        }
+        let below = inside(watched);
+        let mut rows = self.keys.rows_at(event.index);
+        rows.any(|row| row.key == watched || row.key.starts_with(&below))
+            || self.event_at(event.index).is_some_and(|event| {
+                let mut gone = event.gone.iter();
+                gone.any(|path| path == watched)
+            })
+    }
+
+    fn event_at(&self, index: i64) -> Option<&V2Event> {
         let events = &self.table.events;
         let at = events.partition_point(|event| event.index < index);
-        if let Some(event) = events.get(at).filter(|event| event.index == index) {
+        events.get(at).filter(|event| event.index == index)
+    }
+
+    /// The events of one index, in order.
+    fn at(&self, index: i64) -> Vec<V2Notice> {
+        if let Some(event) = self.event_at(index) {
             let (Some(node), prev) = (&event.node, &event.prev_node) else {
                 return Vec::new();
             };

@@ -108,6 +108,7 @@ impl Store {
         let mut cursor = V2Cursor {
             index: from,
             seen: 0,
+            began: 0,
         };
         let mut told = Vec::new();
         while let (Some(event), on) = self
@@ -510,6 +511,30 @@ fn whoever_watches_inside_a_directory_is_told_of_its_end() {
 }
 
 #[test]
+fn whoever_watches_what_is_not_in_a_directory_that_goes_is_not_told() {
+    let mut store = Store::default();
+    store.set("/d/f", "1");
+    let empty = store.write(Verb::Set, "/d/empty", |w| w.dir = true);
+    let index = empty.unwrap().index + 1;
+    store
+        .write(Verb::Delete, "/d", |w| w.recursive = true)
+        .unwrap();
+    let told = [format!("{index} delete /d was")];
+    assert_eq!(store.seen(index, "/d/f", false), told);
+    assert_eq!(store.seen(index, "/d/empty", false), told);
+    assert!(store.seen(index, "/d/none", false).is_empty());
+    assert!(store.seen(index, "/d/f/none", false).is_empty());
+    // Who asks for history is told all the same, as by etcd.
+    let asked = V2Cursor {
+        index,
+        seen: 0,
+        began: index,
+    };
+    let (event, _) = store.state.v2_next(asked, b"/d/none", false).unwrap();
+    assert_eq!(event.unwrap().node.path, "/d");
+}
+
+#[test]
 fn a_refresh_keeps_the_value_and_tells_nobody() {
     let mut store = Store::default();
     store
@@ -619,7 +644,11 @@ fn history_is_the_last_thousand_events_and_ends_with_compaction() {
     }
     let current = store.state.revision();
     assert_eq!(current, 1101);
-    let at = |index| V2Cursor { index, seen: 0 };
+    let at = |index| V2Cursor {
+        index,
+        seen: 0,
+        began: 0,
+    };
     let path = clean_path("/k");
     let refusal = store.state.v2_next(at(101), &path, false).unwrap_err();
     assert_eq!(refusal.code, V2Code::EventCleared);
@@ -635,7 +664,8 @@ fn history_is_the_last_thousand_events_and_ends_with_compaction() {
             102,
             V2Cursor {
                 index: 102,
-                seen: 1
+                seen: 1,
+                began: 0,
             }
         )
     );
@@ -681,10 +711,18 @@ fn a_watcher_waits_at_the_next_index() {
     let mut store = Store::default();
     store.set("/f", "1");
     let path = clean_path("/f");
-    let next = V2Cursor { index: 3, seen: 0 };
+    let next = V2Cursor {
+        index: 3,
+        seen: 0,
+        began: 0,
+    };
     assert_eq!(store.state.v2_next(next, &path, false), Ok((None, next)));
     // An index of the future is waited for.
-    let future = V2Cursor { index: 9, seen: 0 };
+    let future = V2Cursor {
+        index: 9,
+        seen: 0,
+        began: 0,
+    };
     assert_eq!(
         store.state.v2_next(future, &path, false),
         Ok((None, future))

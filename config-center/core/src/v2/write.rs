@@ -294,12 +294,17 @@ impl V2Writer<'_> {
         if !removes {
             beside.push(self.node_after(&plan.node, plan.prev.as_ref(), plan.action));
         }
+        let gone = match removes && plan.node.dir {
+            true => self.directories_below(&plan.node.path, &beside),
+            false => Vec::new(),
+        };
         let event = V2Event {
             index,
             action: plan.action.to_owned(),
             node: Some(stored(&plan.node)),
             prev_node: plan.prev.as_ref().map(stored),
             refresh: plan.refresh,
+            gone,
         };
         beside.push(V2Change::Event(event));
         for change in beside {
@@ -315,6 +320,20 @@ impl V2Writer<'_> {
             index,
         };
         (notice, changes)
+    }
+
+    /// Of what is forgotten, the directories below a path.
+    fn directories_below(&self, path: &[u8], forgotten: &[V2Change]) -> Vec<Bytes> {
+        let forgotten = forgotten.iter().filter_map(|change| match change {
+            V2Change::NodeDelete { path } => Some(path),
+            _ => None,
+        });
+        forgotten
+            .filter(|below| {
+                *below != path && self.table.nodes.get(*below).is_some_and(|node| node.dir)
+            })
+            .cloned()
+            .collect()
     }
 
     /// Directories on the way that nobody has made. One that exists by its content only becomes

@@ -73,7 +73,11 @@ impl Watcher {
             path: request.path.clone(),
             recursive: request.recursive,
             goes_on: request.stream,
-            cursor: V2Cursor { index, seen: 0 },
+            cursor: V2Cursor {
+                index,
+                seen: 0,
+                began: started_at,
+            },
             started_at,
             ended: false,
         }

@@ -130,7 +130,11 @@ async fn a_state_of_format_3_is_read() {
         .unwrap();
     let made = loaded.state.v2_get(b"/d", false).unwrap();
     assert_eq!((made.dir, made.created_index), (true, 6));
-    let from = V2Cursor { index: 6, seen: 0 };
+    let from = V2Cursor {
+        index: 6,
+        seen: 0,
+        began: 6,
+    };
     let (event, _) = loaded.state.v2_next(from, b"/d", false).unwrap();
     assert_eq!(event.unwrap().action, "set");
     state.close().await;

@@ -14,11 +14,20 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::{BASE64_SUFFIX, Notation};
 
-const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+const PADDED: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
-const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+    .with_decode_padding_mode(DecodePaddingMode::RequireCanonical);
+const UNPADDED: GeneralPurposeConfig =
+    PADDED.with_decode_padding_mode(DecodePaddingMode::RequireNone);
+/// Without padding and with it.
+static STANDARD: [GeneralPurpose; 2] = [
+    GeneralPurpose::new(&alphabet::STANDARD, UNPADDED),
+    GeneralPurpose::new(&alphabet::STANDARD, PADDED),
+];
+static URL_SAFE: [GeneralPurpose; 2] = [
+    GeneralPurpose::new(&alphabet::URL_SAFE, UNPADDED),
+    GeneralPurpose::new(&alphabet::URL_SAFE, PADDED),
+];
 
 /// Reads one message, which must be a JSON object.
 pub(super) fn message<'de, D: Deserializer<'de>>(
@@ -266,13 +275,15 @@ impl ElementSeed<'_> {
     }
 }
 
+/// As Go reads it: either alphabet; padded to the full length, or not at all.
 fn decode(text: &str) -> Option<Bytes> {
-    let engine = if text.contains(['-', '_']) {
-        &URL_SAFE
-    } else {
-        &STANDARD
+    let engines = match text.contains(['-', '_']) {
+        true => &URL_SAFE,
+        false => &STANDARD,
     };
-    engine.decode(text).ok().map(Bytes::from)
+    let is_full = text.len().is_multiple_of(4);
+    let decoded = engines[usize::from(is_full)].decode(text);
+    decoded.ok().map(Bytes::from)
 }
 
 fn enum_number(descriptor: &EnumDescriptor, name: &str) -> Option<Value> {
@@ -281,14 +292,20 @@ fn enum_number(descriptor: &EnumDescriptor, name: &str) -> Option<Value> {
         .map(|value| Value::EnumNumber(value.number()))
 }
 
-/// A number in a string, in JSON's notation; `1e3` counts as whole.
+/// A number in a string, in JSON's notation; `1e3` counts as whole. As Go reads it: without blanks
+/// around, and what comes behind the number, as in `7}1`, is not looked at.
 fn number_in(text: &str) -> Option<i128> {
-    if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+    if text.trim() != text {
         return None;
     }
-    match text.parse::<i128>() {
+    let goes_on = |letter: char| letter.is_ascii_alphanumeric() || "-+._".contains(letter);
+    let end = text.find(|letter| !goes_on(letter)).unwrap_or(text.len());
+    let number = &text[..end];
+    // Neither `+1` nor `01` nor `1.` is JSON, though Rust reads them as numbers.
+    serde_json::from_str::<serde_json::Number>(number).ok()?;
+    match number.parse::<i128>() {
         Ok(number) => Some(number),
-        Err(_) => whole(text.parse().ok()?),
+        Err(_) => whole(number.parse().ok()?),
     }
 }
 

@@ -50,7 +50,7 @@ fn base64_comes_in_every_spelling() {
         let put: PutRequest = read("PutRequest", &format!(r#"{{"key":"{text}"}}"#)).unwrap();
         assert_eq!(put.key, bytes, "{text}");
     }
-    for bad in ["%%", "Z", "Zm9v!", "Zm9v\\n"] {
+    for bad in ["%%", "Z", "Zm9v!", "Zm9v\\n", "Zg=", "Zm8==", "Zm9v="] {
         let refused = read::<PutRequest>("PutRequest", &format!(r#"{{"key":"{bad}"}}"#));
         assert!(refused.unwrap_err().contains("key"), "{bad}");
     }
@@ -58,7 +58,9 @@ fn base64_comes_in_every_spelling() {
 
 #[test]
 fn numbers_come_as_numbers_and_as_strings() {
-    for given in ["7", "\"7\"", "7.0", "\"7.0\"", "0.7e1", "\"7e0\""] {
+    for given in [
+        "7", "\"7\"", "7.0", "\"7.0\"", "0.7e1", "\"7e0\"", "\"7}1\"",
+    ] {
         let grant: LeaseGrantRequest =
             read("LeaseGrantRequest", &format!(r#"{{"TTL":{given}}}"#)).unwrap();
         assert_eq!(grant.ttl, 7, "{given}");
@@ -77,6 +79,9 @@ fn numbers_come_as_numbers_and_as_strings() {
         "{}",
         "9223372036854775808",
         "\"1e30\"",
+        "\"00\"",
+        "\"1.\"",
+        "\"1 \"",
         "\"NaN\"",
     ] {
         let refused =
