@@ -9,6 +9,7 @@
 //! ```
 
 mod credentials;
+mod ec_keys;
 mod passwords;
 mod signed_tokens;
 mod simple_tokens;

@@ -10,6 +10,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
+use super::ec_keys::{self, Curve};
+
 /// What `--auth-token jwt,…` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtSettings {
@@ -49,8 +51,8 @@ impl SignedTokens {
         let refused = |what: String| TokenError::Settings(what);
         let algorithm: Algorithm = settings.sign_method.parse().map_err(|_| {
             refused(format!(
-                "unknown sign-method {:?}; supported are RS256, RS384, RS512, PS256, PS384, PS512, \
-                 ES256, ES384, EdDSA, HS256, HS384, HS512",
+                "sign-method {:?} is not supported; these are: RS256, RS384, RS512, PS256, PS384, \
+                 PS512, ES256, ES384, EdDSA, HS256, HS384, HS512",
                 settings.sign_method
             ))
         })?;
@@ -152,7 +154,13 @@ fn signing_key(algorithm: Algorithm, pem: &[u8]) -> Result<EncodingKey, String> 
     let key = match algorithm {
         HS256 | HS384 | HS512 => Ok(EncodingKey::from_secret(pem)),
         RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => EncodingKey::from_rsa_pem(pem),
-        ES256 | ES384 => EncodingKey::from_ec_pem(pem),
+        ES256 | ES384 => {
+            // Looked at before: whatever is no key of the curve could only fail to sign later.
+            derived_key(algorithm, pem)
+                .map_err(|error| format!("no private key for this sign-method: {error}"))?;
+            let der = ec_keys::pkcs8(curve_of(algorithm), pem)?;
+            Ok(EncodingKey::from_ec_der(&der))
+        }
         EdDSA => EncodingKey::from_ed_pem(pem),
     };
     key.map_err(|error| format!("no private key for this sign-method (PKCS#8 in PEM): {error}"))
@@ -169,6 +177,13 @@ fn checking_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String>
         EdDSA => DecodingKey::from_ed_pem(pem),
     };
     key.map_err(|error| format!("no public key for this sign-method: {error}"))
+}
+
+fn curve_of(algorithm: Algorithm) -> Curve {
+    match algorithm {
+        Algorithm::ES384 => Curve::P384,
+        _ => Curve::P256,
+    }
 }
 
 /// The public half of a private key.
@@ -190,7 +205,8 @@ fn derived_key(algorithm: Algorithm, pem: &[u8]) -> Result<DecodingKey, String> 
                 _ => &ECDSA_P384_SHA384_FIXED_SIGNING,
             };
             let random = ring::rand::SystemRandom::new();
-            let pair = EcdsaKeyPair::from_pkcs8(curve, bytes, &random).map_err(wrong)?;
+            let bytes = ec_keys::pkcs8(curve_of(algorithm), pem)?;
+            let pair = EcdsaKeyPair::from_pkcs8(curve, &bytes, &random).map_err(wrong)?;
             Ok(DecodingKey::from_ec_der(pair.public_key().as_ref()))
         }
         Algorithm::EdDSA => {
@@ -213,6 +229,19 @@ mod tests {
     use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 
     use super::*;
+
+    const OLDER_PRIVATE: &str = "-----BEGIN EC PARAMETERS-----\n\
+BggqhkjOPQMBBw==\n\
+-----END EC PARAMETERS-----\n\
+-----BEGIN EC PRIVATE KEY-----\n\
+MHcCAQEEIOJvJ/fV0X2BdSOdTVGiXBRBdnR0G8Wq0WKPX+no5FYyoAoGCCqGSM49\n\
+AwEHoUQDQgAE81LfdLmr6uFW6Y0KC4ykZzrPKRpxDUvxySQ88gvWoYEOu5gSY/NO\n\
+oMu3ImiqMW2mOUEB/KWNL5aXd1D5e68LrQ==\n\
+-----END EC PRIVATE KEY-----\n";
+    const OLDER_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\n\
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE81LfdLmr6uFW6Y0KC4ykZzrPKRpx\n\
+DUvxySQ88gvWoYEOu5gSY/NOoMu3ImiqMW2mOUEB/KWNL5aXd1D5e68LrQ==\n\
+-----END PUBLIC KEY-----\n";
 
     struct Keys {
         folder: tempfile::TempDir,
@@ -260,6 +289,22 @@ mod tests {
         }
     }
 
+    /// As `openssl ecparam -name prime256v1 -genkey` has written them.
+    #[test]
+    fn keys_in_the_older_form_sign_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys { folder };
+        let path = keys.folder.path();
+        std::fs::write(path.join("key"), OLDER_PRIVATE).unwrap();
+        std::fs::write(path.join("pub"), OLDER_PUBLIC).unwrap();
+        let both = SignedTokens::load(&keys.settings("ES256", true, true)).unwrap();
+        let private = SignedTokens::load(&keys.settings("ES256", false, true)).unwrap();
+        let token = private.sign("ann", 7).unwrap();
+        assert_eq!(both.check(&token).unwrap().user, "ann");
+        let wrong = SignedTokens::load(&keys.settings("ES384", false, true));
+        assert!(wrong.err().unwrap().to_string().contains("no private key"));
+    }
+
     #[test]
     fn keys_that_do_not_belong_together_are_refused() {
         let keys = Keys::new(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
@@ -268,7 +313,10 @@ mod tests {
         for (settings, said) in [
             (keys.settings("ES256", true, true), "don't match"),
             (keys.settings("RS256", false, true), "no private key"),
-            (keys.settings("none", true, true), "unknown sign-method"),
+            // Its curve, P-521, is beyond the cryptography that is built in.
+            (keys.settings("ES512", true, true), "is not supported"),
+            (keys.settings("ES384", true, true), "no private key"),
+            (keys.settings("none", true, true), "is not supported"),
             (keys.settings("ES256", false, false), "missing key data"),
         ] {
             let error = SignedTokens::load(&settings).err().unwrap().to_string();
