@@ -18,9 +18,11 @@ pub mod lines;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod raw;
 pub mod script;
 pub mod store;
 pub mod tools;
+pub mod v2;
 pub mod wait;
 
 pub use agent::{Agent, AgentSetup};

@@ -5,7 +5,7 @@ use e2e::Center;
 use e2e::http::{self, Answer};
 use e2e::peer::Peer;
 use e2e::tools::{self, Output};
-use serde_json::{Value, json};
+use e2e::v2::{index_of, shown};
 
 /// Method, target below `/v2`, and form. `{N}` stands for the Nth index of the script.
 type Step = (&'static str, &'static str, &'static str);
@@ -212,11 +212,6 @@ fn v2_answers_as_etcd_3_4_does() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn index_of(port: u16) -> anyhow::Result<i64> {
-    let answer = http::exchange(port, "GET", "/v2/keys/", &[], "")?;
-    Ok(answer.header("x-etcd-index").unwrap_or_default().parse()?)
-}
-
 fn run(port: u16, (verb, target, form): &Step, base: i64) -> anyhow::Result<Answer> {
     let mut target = format!("/v2{target}");
     while let Some((before, rest)) = target.split_once('{') {
@@ -225,68 +220,6 @@ fn run(port: u16, (verb, target, form): &Step, base: i64) -> anyhow::Result<Answ
     }
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
     http::exchange(port, verb, &target, &headers, form)
-}
-
-/// What is compared of an answer.
-fn shown(answer: &Answer, base: i64) -> Value {
-    let mut body = serde_json::from_str(&answer.body).unwrap_or_else(|_| json!(answer.body));
-    relative(&mut body, base);
-    let index = answer
-        .header("x-etcd-index")
-        .and_then(|index| index.parse::<i64>().ok());
-    let present = |name: &str| answer.header(name).is_some();
-    json!({
-        "status": answer.status,
-        "type": answer.header("content-type").filter(|_| !answer.body.is_empty()),
-        "index": index.map(|index| if index == 0 { 0 } else { index - base }),
-        "raft": [present("x-raft-index"), present("x-raft-term")],
-        "cluster": present("x-etcd-cluster-id"),
-        "allow": answer.header("allow"),
-        "body": body,
-    })
-}
-
-/// Counts indexes from the start of the script and masks what no two servers share.
-fn relative(value: &mut Value, base: i64) {
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields.iter_mut() {
-                match (&name[..], field.as_i64()) {
-                    ("modifiedIndex" | "createdIndex", Some(index)) => *field = json!(index - base),
-                    ("index", Some(index)) if index != 0 => *field = json!(index - base),
-                    ("expiration", _) => *field = json!("masked"),
-                    // A second may pass between the two servers.
-                    ("ttl", Some(ttl)) => *field = json!((ttl + 1) / 10),
-                    ("id" | "name" | "peerURLs" | "clientURLs", _) => *field = json!("masked"),
-                    ("key" | "cause", _) => {
-                        let text = field.as_str().unwrap_or_default();
-                        *field = json!(relative_text(text, base));
-                    }
-                    _ => relative(field, base),
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| relative(value, base)),
-        _ => {}
-    }
-}
-
-/// Names of in-order keys, and indexes in causes.
-fn relative_text(text: &str, base: i64) -> String {
-    let name = text.rsplit('/').next().unwrap_or_default();
-    if name.len() == 20
-        && let Ok(index) = name.parse::<i64>()
-    {
-        return text.replace(name, &format!("#{}", index - base));
-    }
-    let words = text.split_inclusive([' ', '[', ']']).map(|word| {
-        let digits = word.trim_end_matches([' ', '[', ']']);
-        match digits.parse::<i64>() {
-            Ok(index) => word.replace(digits, &format!("#{}", index - base)),
-            Err(_) => word.to_owned(),
-        }
-    });
-    words.collect()
 }
 
 /// Commands of etcdctl 3.4 in its v2 mode.

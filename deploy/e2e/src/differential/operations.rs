@@ -17,7 +17,7 @@ const KEYS: [&[u8]; 7] = [b"a", b"ab", b"b", b"c", b"d/1", b"d/2", b"\xff\xfe"];
 const VALUES: [&[u8]; 4] = [b"", b"1", b"2", b"longer value"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
+pub(super) enum Operation {
     Put(Put),
     Range(Range),
     RangeStream(Range),
@@ -35,7 +35,7 @@ pub enum Operation {
 
 /// Where a range ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// One key.
     Single,
     /// Everything with the key as prefix.
@@ -48,7 +48,7 @@ pub enum End {
 
 /// A revision relative to what the sequence knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Revision {
+pub(super) enum Revision {
     Latest,
     /// Counted from the start of the sequence.
     SinceStart(i64),
@@ -59,49 +59,49 @@ pub enum Revision {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Put {
-    pub key: Vec<u8>,
-    pub value: Vec<u8>,
+pub(super) struct Put {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
     /// Slot 0 is a lease that never exists.
-    pub lease: Option<u8>,
-    pub prev_kv: bool,
-    pub ignore_value: bool,
-    pub ignore_lease: bool,
+    pub(super) lease: Option<u8>,
+    pub(super) prev_kv: bool,
+    pub(super) ignore_value: bool,
+    pub(super) ignore_lease: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Range {
-    pub key: Vec<u8>,
-    pub end: End,
-    pub revision: Revision,
-    pub limit: i64,
-    pub order: i32,
-    pub target: i32,
-    pub serializable: bool,
-    pub keys_only: bool,
-    pub count_only: bool,
-    pub min_mod: Option<i64>,
-    pub max_mod: Option<i64>,
-    pub min_create: Option<i64>,
-    pub max_create: Option<i64>,
+pub(super) struct Range {
+    pub(super) key: Vec<u8>,
+    pub(super) end: End,
+    pub(super) revision: Revision,
+    pub(super) limit: i64,
+    pub(super) order: i32,
+    pub(super) target: i32,
+    pub(super) serializable: bool,
+    pub(super) keys_only: bool,
+    pub(super) count_only: bool,
+    pub(super) min_mod: Option<i64>,
+    pub(super) max_mod: Option<i64>,
+    pub(super) min_create: Option<i64>,
+    pub(super) max_create: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delete {
-    pub key: Vec<u8>,
-    pub end: End,
-    pub prev_kv: bool,
+pub(super) struct Delete {
+    pub(super) key: Vec<u8>,
+    pub(super) end: End,
+    pub(super) prev_kv: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Txn {
-    pub compares: Vec<Comparison>,
-    pub success: Vec<TxnOperation>,
-    pub failure: Vec<TxnOperation>,
+pub(super) struct Txn {
+    pub(super) compares: Vec<Comparison>,
+    pub(super) success: Vec<TxnOperation>,
+    pub(super) failure: Vec<TxnOperation>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TxnOperation {
+pub(super) enum TxnOperation {
     Put(Put),
     Range(Range),
     Delete(Delete),
@@ -110,16 +110,16 @@ pub enum TxnOperation {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Comparison {
-    pub key: Vec<u8>,
-    pub end: End,
+pub(super) struct Comparison {
+    pub(super) key: Vec<u8>,
+    pub(super) end: End,
     /// EQUAL, GREATER, LESS, NOT_EQUAL.
-    pub result: i32,
-    pub operand: Operand,
+    pub(super) result: i32,
+    pub(super) operand: Operand,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operand {
+pub(super) enum Operand {
     Version(i64),
     Create(i64),
     Mod(i64),
@@ -130,17 +130,17 @@ pub enum Operand {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Watch {
-    pub key: Vec<u8>,
-    pub end: End,
-    pub start: Revision,
-    pub prev_kv: bool,
-    pub filters: Vec<i32>,
-    pub watch_id: i64,
-    pub fragment: bool,
+pub(super) struct Watch {
+    pub(super) key: Vec<u8>,
+    pub(super) end: End,
+    pub(super) start: Revision,
+    pub(super) prev_kv: bool,
+    pub(super) filters: Vec<i32>,
+    pub(super) watch_id: i64,
+    pub(super) fragment: bool,
 }
 
-fn key() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn key() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         40 => select(&KEYS[..]).prop_map(<[u8]>::to_vec),
         1 => Just(Vec::new()),
@@ -148,7 +148,7 @@ fn key() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn end() -> impl Strategy<Value = End> {
+pub(super) fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         8 => Just(End::Single),
         3 => Just(End::Prefix),
@@ -282,7 +282,71 @@ fn comparison() -> impl Strategy<Value = Comparison> {
 }
 
 fn txn() -> impl Strategy<Value = Txn> {
-    prop_oneof![3 => any_txn(), 1 => txn_that_looks_at_itself()]
+    prop_oneof![3 => any_txn(), 1 => txn_that_looks_at_itself()].prop_map(|mut txn| {
+        if deletes(&txn) {
+            ignore_nothing(&mut txn);
+        }
+        txn
+    })
+}
+
+fn deletes(txn: &Txn) -> bool {
+    let mut operations = txn.success.iter().chain(&txn.failure);
+    operations.any(|operation| match operation {
+        TxnOperation::Delete(_) => true,
+        TxnOperation::Txn(txn) => deletes(txn),
+        _ => false,
+    })
+}
+
+impl Operation {
+    /// Turns every range that ends before it begins into a single key. What a user may do with one
+    /// that holds nothing, etcd leaves to the shape of its interval tree.
+    pub(super) fn turn_forward(&mut self) {
+        match self {
+            Self::Range(range) | Self::RangeStream(range) => range.end.turn_forward(&range.key),
+            Self::Delete(delete) => delete.end.turn_forward(&delete.key),
+            Self::Txn(txn) => txn.turn_forward(),
+            Self::Watch(watch) => watch.end.turn_forward(&watch.key),
+            _ => {}
+        }
+    }
+}
+
+impl End {
+    fn turn_forward(&mut self, key: &[u8]) {
+        if matches!(self, Self::Key(end) if &end[..] <= key) {
+            *self = Self::Single;
+        }
+    }
+}
+
+impl Txn {
+    fn turn_forward(&mut self) {
+        for compare in &mut self.compares {
+            compare.end.turn_forward(&compare.key);
+        }
+        for operation in self.success.iter_mut().chain(&mut self.failure) {
+            match operation {
+                TxnOperation::Range(range) => range.end.turn_forward(&range.key),
+                TxnOperation::Delete(delete) => delete.end.turn_forward(&delete.key),
+                TxnOperation::Txn(txn) => txn.turn_forward(),
+                TxnOperation::Put(_) | TxnOperation::Empty => {}
+            }
+        }
+    }
+}
+
+/// A put that keeps the value of a key which the same transaction has deleted ends the process of
+/// etcd 3.7.1, and every start of it from then on.
+fn ignore_nothing(txn: &mut Txn) {
+    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
+        match operation {
+            TxnOperation::Put(put) => (put.ignore_value, put.ignore_lease) = (false, false),
+            TxnOperation::Txn(txn) => ignore_nothing(txn),
+            _ => {}
+        }
+    }
 }
 
 /// A put and, inside, a comparison of the same key: does it see the put? Chance alone would seldom
@@ -352,7 +416,8 @@ fn watch() -> impl Strategy<Value = Watch> {
         )
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+/// What is answered at once and whole.
+pub(super) fn unary() -> impl Strategy<Value = Operation> {
     let ttl_s = prop_oneof![
         8 => Just(5_000_i64),
         1 => select(&[-5, 0, 1, 9_000_000_000, 9_000_000_001][..]),
@@ -360,7 +425,6 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         30 => put().prop_map(Operation::Put),
         24 => range().prop_map(Operation::Range),
-        3 => streamed_range().prop_map(Operation::RangeStream),
         8 => delete().prop_map(Operation::Delete),
         30 => txn().prop_map(Operation::Txn),
         3 => (revision(), any::<bool>())
@@ -371,6 +435,13 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(slot, keys)| Operation::TimeToLive { slot, keys }),
         1 => lease().prop_map(|slot| Operation::KeepAlive { slot }),
         1 => Just(Operation::Leases),
+    ]
+}
+
+pub(super) fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        105 => unary(),
+        3 => streamed_range().prop_map(Operation::RangeStream),
         2 => watch().prop_map(Operation::Watch),
         1 => (0..4_u8).prop_map(|number| Operation::CancelWatch { number }),
     ]

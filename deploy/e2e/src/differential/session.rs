@@ -1,34 +1,34 @@
 //! One server under the generated operations: sends each, and tells its answer as text.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::Bytes;
-use schemas::etcdserverpb::compare::TargetUnion;
+use proptest::strategy::Strategy;
 use schemas::etcdserverpb::kv_client::KvClient;
 use schemas::etcdserverpb::lease_client::LeaseClient;
-use schemas::etcdserverpb::request_op::Request;
 use schemas::etcdserverpb::watch_client::WatchClient;
 use schemas::etcdserverpb::watch_request::RequestUnion;
 use schemas::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
-    RangeResponse, RequestOp, TxnRequest, WatchCancelRequest, WatchCreateRequest,
-    WatchProgressRequest, WatchRequest, WatchResponse,
+    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
+    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeResponse,
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use super::Subject;
 use super::normal::Base;
-use super::operations::{
-    Comparison, Delete, End, Operand, Operation, Put, Range, Revision, Txn, TxnOperation, Watch,
-};
+use super::operations::{Operation, Range, Watch, sequence};
+use super::requests::{Known, lease, range_end};
 
 /// Leases that live shorter than this are given back at once, so that no clock takes part.
 const SHORT_TTL_S: i64 = 60;
-const FIRST_LEASE: i64 = 7_000;
 /// A watcher that says nothing for so long has lost something.
 const WATCH: Duration = Duration::from_secs(5);
 /// How long a watcher that must stay silent is listened to.
@@ -37,13 +37,38 @@ const SILENCE: Duration = Duration::from_millis(100);
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 const REQUESTS: usize = 64;
 
+/// Calls carry the token that lies here at the moment, if any.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bearer(Arc<RwLock<Option<MetadataValue<Ascii>>>>);
+
+impl Bearer {
+    pub(super) fn become_holder_of(&self, token: Option<&str>) -> anyhow::Result<()> {
+        let token = token.map(str::parse).transpose()?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = token;
+        Ok(())
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        let token = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = &*token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+pub(super) type Calls = InterceptedService<Channel, Bearer>;
+
 pub(super) struct Session {
-    kv: KvClient<Channel>,
-    lease: LeaseClient<Channel>,
-    watch: WatchClient<Channel>,
-    base: Base,
-    /// The newest revision, as the last header told.
-    newest: i64,
+    /// For the calls of other services on behalf of the same holder.
+    pub(super) calls: Calls,
+    pub(super) bearer: Bearer,
+    kv: KvClient<Calls>,
+    lease: LeaseClient<Calls>,
+    watch: WatchClient<Calls>,
+    pub(super) known: Known,
     watchers: Vec<Watcher>,
 }
 
@@ -57,8 +82,15 @@ struct Watcher {
     open: bool,
 }
 
-impl Session {
-    pub(super) async fn connect(url: &str) -> anyhow::Result<Self> {
+impl Subject for Session {
+    type Operation = Operation;
+
+    fn sequences() -> impl Strategy<Value = Vec<Operation>> {
+        sequence()
+    }
+
+    async fn connect(url: &str) -> anyhow::Result<Self> {
+        let bearer = Bearer::default();
         let channel = Channel::from_shared(url.to_owned())?
             .timeout(Duration::from_secs(20))
             .connect()
@@ -66,18 +98,21 @@ impl Session {
             .with_context(|| format!("connect to {url}"))?;
         // A watch lives as long as its sequence.
         let streams = Channel::from_shared(url.to_owned())?.connect().await?;
+        let calls = InterceptedService::new(channel, bearer.clone());
+        let streams = InterceptedService::new(streams, bearer.clone());
         Ok(Self {
-            kv: KvClient::new(channel.clone()),
-            lease: LeaseClient::new(channel),
+            kv: KvClient::new(calls.clone()),
+            lease: LeaseClient::new(calls.clone()),
             watch: WatchClient::new(streams),
-            base: Base(0),
-            newest: 0,
+            calls,
+            bearer,
+            known: Known::at(0),
             watchers: Vec::new(),
         })
     }
 
-    /// Leaves nothing of what was before: no key, no lease, no history.
-    pub(super) async fn reset(&mut self) -> anyhow::Result<()> {
+    /// Nothing remains: no key, no lease, no history.
+    async fn reset(&mut self) -> anyhow::Result<()> {
         self.watchers.clear();
         let leases = self.lease.lease_leases(LeaseLeasesRequest {}).await?;
         for lease in leases.into_inner().leases {
@@ -109,23 +144,22 @@ impl Session {
                 physical: true,
             })
             .await?;
-        self.base = Base(revision);
-        self.newest = revision;
+        self.known = Known::at(revision);
         Ok(())
     }
 
-    pub(super) async fn perform(&mut self, operation: &Operation) -> anyhow::Result<String> {
-        let base = self.base;
+    async fn perform(&mut self, operation: &Operation) -> anyhow::Result<String> {
+        let base = self.known.base;
         Ok(match operation {
             Operation::Put(put) => {
-                let answer = self.kv.put(self.put(put)).await;
+                let answer = self.kv.put(self.known.put(put)).await;
                 self.text(answer, |answer| {
                     base.put(answer);
                     answer.header
                 })?
             }
             Operation::Range(range) => {
-                let answer = self.kv.range(self.range(range)).await;
+                let answer = self.kv.range(self.known.range(range)).await;
                 self.text(answer, |answer| {
                     base.range(answer);
                     answer.header
@@ -133,14 +167,14 @@ impl Session {
             }
             Operation::RangeStream(range) => self.range_stream(range).await?,
             Operation::Delete(delete) => {
-                let answer = self.kv.delete_range(self.delete(delete)).await;
+                let answer = self.kv.delete_range(self.known.delete(delete)).await;
                 self.text(answer, |answer| {
                     base.delete(answer);
                     answer.header
                 })?
             }
             Operation::Txn(txn) => {
-                let answer = self.kv.txn(self.txn(txn)).await;
+                let answer = self.kv.txn(self.known.txn(txn)).await;
                 self.text(answer, |answer| {
                     base.txn(answer);
                     answer.header
@@ -148,7 +182,7 @@ impl Session {
             }
             Operation::Compact { revision, physical } => {
                 let request = CompactionRequest {
-                    revision: self.revision(*revision),
+                    revision: self.known.revision(*revision),
                     physical: *physical,
                 };
                 let answer = self.kv.compact(request).await;
@@ -184,16 +218,13 @@ impl Session {
             }
             Operation::KeepAlive { slot } => {
                 let request = LeaseKeepAliveRequest { id: lease(*slot) };
-                let mut answers = self
-                    .lease
-                    .lease_keep_alive(tokio_stream::once(request))
-                    .await?
-                    .into_inner();
-                let answer = answers
-                    .message()
-                    .await
-                    .and_then(|answer| answer.ok_or_else(|| Status::internal("no answer")))
-                    .map(tonic::Response::new);
+                let renewed = async {
+                    let request = tokio_stream::once(request);
+                    let mut answers = self.lease.lease_keep_alive(request).await?.into_inner();
+                    let answer = answers.message().await?;
+                    answer.ok_or_else(|| Status::internal("no answer"))
+                };
+                let answer = renewed.await.map(tonic::Response::new);
                 self.text(answer, |answer| {
                     base.header(&mut answer.header);
                     answer.header
@@ -213,20 +244,39 @@ impl Session {
     }
 
     /// What the open watchers have seen until now.
-    pub(super) async fn finish(&mut self) -> anyhow::Result<String> {
+    async fn finish(&mut self) -> anyhow::Result<String> {
         let mut text = Vec::new();
         let mut watchers = std::mem::take(&mut self.watchers);
         for (number, watcher) in watchers.iter_mut().enumerate() {
             text.push(format!("watcher {number}"));
             if watcher.open {
-                watcher.drain(self.base, self.newest, &mut text).await?;
+                watcher
+                    .drain(self.known.base, self.known.newest, &mut text)
+                    .await?;
             }
         }
         Ok(text.join("\n"))
     }
+}
+
+impl Session {
+    /// Writes until this revision is behind.
+    pub(super) async fn grow_beyond(&mut self, revision: i64) -> anyhow::Result<()> {
+        loop {
+            let put = PutRequest {
+                key: "start".into(),
+                ..PutRequest::default()
+            };
+            let answer = self.kv.put(put).await?.into_inner();
+            let reached = answer.header.context("an answer has a header")?.revision;
+            if reached > revision {
+                return Ok(());
+            }
+        }
+    }
 
     async fn grant(&mut self, slot: u8, ttl_s: i64) -> anyhow::Result<String> {
-        let base = self.base;
+        let base = self.known.base;
         let request = LeaseGrantRequest {
             id: lease(slot.max(1)),
             ttl: ttl_s,
@@ -249,7 +299,11 @@ impl Session {
     async fn range_stream(&mut self, range: &Range) -> anyhow::Result<String> {
         let mut whole = RangeResponse::default();
         let outcome = async {
-            let mut chunks = self.kv.range_stream(self.range(range)).await?.into_inner();
+            let mut chunks = self
+                .kv
+                .range_stream(self.known.range(range))
+                .await?
+                .into_inner();
             while let Some(chunk) = chunks.message().await? {
                 let Some(chunk) = chunk.range_response else {
                     continue;
@@ -262,7 +316,7 @@ impl Session {
             Ok(tonic::Response::new(whole))
         };
         let answer: Result<_, Status> = outcome.await;
-        let base = self.base;
+        let base = self.known.base;
         self.text(answer, |answer| {
             base.range(answer);
             answer.header
@@ -274,7 +328,7 @@ impl Session {
         let create = WatchCreateRequest {
             key: watch.key.clone().into(),
             range_end: range_end(&watch.key, &watch.end),
-            start_revision: self.revision(watch.start),
+            start_revision: self.known.revision(watch.start),
             prev_kv: watch.prev_kv,
             filters: watch.filters.clone(),
             watch_id: watch.watch_id,
@@ -285,24 +339,29 @@ impl Session {
             .send(request(RequestUnion::CreateRequest(create)))
             .await?;
         let receiver = ReceiverStream::new(receiver);
-        let answers = self.watch.watch(receiver).await?.into_inner();
+        let answers = match self.watch.watch(receiver).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return refusal(&status),
+        };
         let mut watcher = Watcher {
             requests,
             answers,
             id: 0,
-            start: self.revision(watch.start),
+            start: self.known.revision(watch.start),
             created: false,
             open: true,
         };
         let mut text = Vec::new();
         // History comes at its own time: it is awaited here, before a compaction can take it away.
-        watcher.drain(self.base, self.newest, &mut text).await?;
+        watcher
+            .drain(self.known.base, self.known.newest, &mut text)
+            .await?;
         self.watchers.push(watcher);
         Ok(text.join("\n"))
     }
 
     async fn cancel_watcher(&mut self, number: usize) -> anyhow::Result<String> {
-        let (base, newest) = (self.base, self.newest);
+        let (base, newest) = (self.known.base, self.known.newest);
         let Some(watcher) = self.watchers.get_mut(number).filter(|one| one.open) else {
             return Ok("no such watcher".to_owned());
         };
@@ -324,7 +383,7 @@ impl Session {
     }
 
     /// The answer as text; notes the newest revision.
-    fn text<T: std::fmt::Debug>(
+    pub(super) fn text<T: std::fmt::Debug>(
         &mut self,
         answer: Result<tonic::Response<T>, Status>,
         normalise: impl FnOnce(&mut T) -> Option<schemas::etcdserverpb::ResponseHeader>,
@@ -333,115 +392,11 @@ impl Session {
             Ok(answer) => {
                 let mut answer = answer.into_inner();
                 if let Some(header) = normalise(&mut answer) {
-                    self.newest = self.newest.max(header.revision + self.base.0);
+                    self.known.newest = self.known.newest.max(header.revision + self.known.base.0);
                 }
                 Ok(format!("{answer:#?}"))
             }
-            Err(status) => {
-                // A server that is gone or stuck is no answer to compare.
-                anyhow::ensure!(
-                    !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
-                    "no answer: {status:?}"
-                );
-                Ok(format!("{:?}: {}", status.code(), status.message()))
-            }
-        }
-    }
-
-    fn revision(&self, revision: Revision) -> i64 {
-        match revision {
-            Revision::Latest => 0,
-            Revision::SinceStart(count) => self.base.0 + count,
-            Revision::Ago(count) => self.newest - count,
-            Revision::Raw(raw) => raw,
-        }
-    }
-
-    fn since_start(&self, count: Option<i64>) -> i64 {
-        count.map_or(0, |count| self.base.0 + count)
-    }
-
-    fn put(&self, put: &Put) -> PutRequest {
-        PutRequest {
-            key: put.key.clone().into(),
-            value: put.value.clone().into(),
-            lease: put.lease.map_or(0, lease),
-            prev_kv: put.prev_kv,
-            ignore_value: put.ignore_value,
-            ignore_lease: put.ignore_lease,
-        }
-    }
-
-    fn range(&self, range: &Range) -> RangeRequest {
-        RangeRequest {
-            key: range.key.clone().into(),
-            range_end: range_end(&range.key, &range.end),
-            limit: range.limit,
-            revision: self.revision(range.revision),
-            sort_order: range.order,
-            sort_target: range.target,
-            serializable: range.serializable,
-            keys_only: range.keys_only,
-            count_only: range.count_only,
-            min_mod_revision: self.since_start(range.min_mod),
-            max_mod_revision: self.since_start(range.max_mod),
-            min_create_revision: self.since_start(range.min_create),
-            max_create_revision: self.since_start(range.max_create),
-        }
-    }
-
-    fn delete(&self, delete: &Delete) -> DeleteRangeRequest {
-        DeleteRangeRequest {
-            key: delete.key.clone().into(),
-            range_end: range_end(&delete.key, &delete.end),
-            prev_kv: delete.prev_kv,
-        }
-    }
-
-    fn txn(&self, txn: &Txn) -> TxnRequest {
-        let list = |operations: &[TxnOperation]| {
-            operations
-                .iter()
-                .map(|operation| RequestOp {
-                    request: match operation {
-                        TxnOperation::Put(put) => Some(Request::RequestPut(self.put(put))),
-                        TxnOperation::Range(range) => {
-                            Some(Request::RequestRange(self.range(range)))
-                        }
-                        TxnOperation::Delete(delete) => {
-                            Some(Request::RequestDeleteRange(self.delete(delete)))
-                        }
-                        TxnOperation::Txn(txn) => Some(Request::RequestTxn(self.txn(txn))),
-                        TxnOperation::Empty => None,
-                    },
-                })
-                .collect()
-        };
-        TxnRequest {
-            compare: txn.compares.iter().map(|one| self.compare(one)).collect(),
-            success: list(&txn.success),
-            failure: list(&txn.failure),
-        }
-    }
-
-    fn compare(&self, comparison: &Comparison) -> Compare {
-        let (target, target_union) = match &comparison.operand {
-            Operand::Version(version) => (0, Some(TargetUnion::Version(*version))),
-            Operand::Create(count) => {
-                let revision = self.base.0 + count;
-                (1, Some(TargetUnion::CreateRevision(revision)))
-            }
-            Operand::Mod(count) => (2, Some(TargetUnion::ModRevision(self.base.0 + count))),
-            Operand::Value(value) => (3, Some(TargetUnion::Value(value.clone().into()))),
-            Operand::Lease(slot) => (4, Some(TargetUnion::Lease(lease(*slot)))),
-            Operand::Missing(target) => (*target, None),
-        };
-        Compare {
-            result: comparison.result,
-            target,
-            key: comparison.key.clone().into(),
-            range_end: range_end(&comparison.key, &comparison.end),
-            target_union,
+            Err(status) => refusal(&status),
         }
     }
 }
@@ -514,31 +469,17 @@ impl Watcher {
     }
 }
 
+/// A refusal as text; a server that is gone or stuck gave no answer to compare.
+fn refusal(status: &Status) -> anyhow::Result<String> {
+    // A status with a source was made here, of a connection that broke.
+    let was_answered = std::error::Error::source(status).is_none()
+        && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    anyhow::ensure!(was_answered, "no answer: {status:?}");
+    Ok(format!("{:?}: {}", status.code(), status.message()))
+}
+
 fn request(union: RequestUnion) -> WatchRequest {
     WatchRequest {
         request_union: Some(union),
-    }
-}
-
-/// The id that both servers are asked to use; slot 0 is never granted.
-fn lease(slot: u8) -> i64 {
-    FIRST_LEASE + i64::from(slot)
-}
-
-fn range_end(key: &[u8], end: &End) -> Bytes {
-    match end {
-        End::Single => Bytes::new(),
-        End::Open => vec![0].into(),
-        End::Key(key) => key.clone().into(),
-        End::Prefix => {
-            let mut end = key.to_vec();
-            while let Some(last) = end.pop() {
-                if last < u8::MAX {
-                    end.push(last + 1);
-                    return end.into();
-                }
-            }
-            vec![0].into()
-        }
     }
 }
