@@ -312,12 +312,12 @@ mod tests {
             count: 3,
             sum_s: 0.5,
         };
-        let page = metrics.render(&figures, Some(&histogram), "3.5.13");
+        let page = metrics.render(&figures, Some(&histogram), "3.7.1");
         for line in [
             "etcd_server_has_leader 1",
             "etcd_server_is_leader 1",
             "etcd_server_leader_changes_seen_total 1",
-            "etcd_server_version{server_version=\"3.5.13\"} 1",
+            "etcd_server_version{server_version=\"3.7.1\"} 1",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 2",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 3",
             "grpc_server_handled_total{grpc_code=\"ResourceExhausted\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",

@@ -19,7 +19,7 @@ async fn status_tells_the_truth_about_one_member() {
         .unwrap()
         .into_inner();
     let header = status.header.unwrap();
-    assert_eq!(status.version, "3.5.13");
+    assert_eq!(status.version, "3.7.1");
     assert_eq!((status.leader, header.revision), (header.member_id, 2));
     assert!(status.raft_term >= 1 && status.raft_term == header.raft_term);
     assert!(status.raft_index >= status.raft_applied_index && status.raft_applied_index > 0);

@@ -21,7 +21,7 @@ async fn health_and_version_are_as_etcd_words_them() {
     let version = fixture.raw(&get("/version")).await;
     assert_eq!(
         body(&version),
-        r#"{"etcdserver":"3.5.13","etcdcluster":"3.5.0","storage":"3.5.0"}"#
+        r#"{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}"#
     );
     for path in ["/health", "/version", "/metrics"] {
         let posted = fixture.raw(&get(path).replace("GET", "POST")).await;

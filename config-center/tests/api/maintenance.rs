@@ -358,6 +358,7 @@ async fn questions_about_downgrades_are_answered() {
     );
     let cancelled = client.downgrade(asked(DowngradeAction::Cancel, "")).await;
     let version = cancelled.unwrap().into_inner().version;
-    assert_eq!(version, config_center::flags::ETCD_CLUSTER_VERSION);
+    // Without the patch, as etcd has it here.
+    assert_eq!(version, "3.7");
     fixture.stop().await;
 }

@@ -62,7 +62,7 @@ fn the_version_begins_with_etcds_line() {
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let mut lines = text.lines();
-    assert_eq!(lines.next(), Some("etcd Version: 3.5.13"));
+    assert_eq!(lines.next(), Some("etcd Version: 3.7.1"));
     assert!(lines.next().unwrap().starts_with("config-center Version: "));
 }
 

@@ -148,13 +148,16 @@ async fn questions(scene: &mut Scene) {
         (DowngradeAction::Validate, "3.3.0"),
         (DowngradeAction::Validate, "9.9"),
         (DowngradeAction::Enable, "9.9.9"),
+        (DowngradeAction::Validate, "3.6"),
+        (DowngradeAction::Validate, "3.6.0"),
+        (DowngradeAction::Cancel, ""),
     ] {
         let request = pb::DowngradeRequest {
             action: action as i32,
             version: version.to_owned(),
         };
         let answer = maintenance.downgrade(request).await;
-        scene.tell(&format!("{action:?} {version}"), answer, |_| "yes".into());
+        scene.tell(&format!("{action:?} {version}"), answer, |a| a.version);
     }
     scene.try_everything("first").await;
     for revision in [0, 1, 2, 99, -1] {

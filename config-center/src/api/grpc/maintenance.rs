@@ -196,7 +196,7 @@ impl Maintenance for MaintenanceService {
             let revision = self.0.engine().revision();
             Ok(DowngradeResponse {
                 header: Some(self.0.header(revision)),
-                version: ETCD_CLUSTER_VERSION.to_owned(),
+                version: downgrade::CLUSTER_MINOR.to_owned(),
             })
         })
         .await

@@ -336,7 +336,7 @@ fn version_and_help_come_before_judgement() {
         Ok(Invocation::Version)
     ));
     assert!(matches!(invoke("-h", &[]), Ok(Invocation::Help)));
-    assert!(version_text().starts_with("etcd Version: 3.5.13\n"));
+    assert!(version_text().starts_with("etcd Version: 3.7.1\n"));
     assert!(help_text().contains("--listen-client-urls 'http://localhost:2379'"));
 }
 

@@ -5,6 +5,9 @@ use config_center_core::Refusal;
 
 use crate::flags::ETCD_CLUSTER_VERSION;
 
+/// The cluster's version as answers about downgrades have it: without the patch.
+pub(super) const CLUSTER_MINOR: &str = "3.7";
+
 /// Major and minor of `3.6`, `3.6.0` or `3.6.0-rc.1`; nothing shorter is a version to etcd.
 fn parsed(text: &str) -> Option<(u64, u64)> {
     let mut parts = text.splitn(3, '.');
@@ -29,6 +32,11 @@ pub(super) fn validate(target: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_name_the_clusters_version() {
+        assert_eq!(ETCD_CLUSTER_VERSION, format!("{CLUSTER_MINOR}.0"));
+    }
 
     #[test]
     fn only_one_minor_version_back_is_a_target() {
