@@ -61,6 +61,11 @@ impl Visitor {
         Self::with_token(fixture, &token)
     }
 
+    /// `None` for whoever has none.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.bearer.0.as_ref()?.to_str().ok()
+    }
+
     pub(crate) fn channel(&self) -> Guarded {
         InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }
