@@ -28,6 +28,8 @@ pub struct Seat {
     /// `--initial-cluster` and its state, as this member was told.
     initial_cluster: String,
     state: &'static str,
+    /// What this member is started with besides.
+    flags: Vec<String>,
     process: Option<Process>,
 }
 
@@ -39,6 +41,7 @@ impl Seat {
             folder: folder.to_owned(),
             initial_cluster: String::new(),
             state: "new",
+            flags: Vec::new(),
             process: None,
             name,
         }
@@ -74,7 +77,8 @@ impl Seat {
         command
             .args(["--name", &self.name])
             .args(["--initial-cluster", &self.initial_cluster])
-            .args(["--initial-cluster-state", self.state]);
+            .args(["--initial-cluster-state", self.state])
+            .args(&self.flags);
     }
 
     /// The process; there is one between `start` and its end.
@@ -133,6 +137,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many members together and waits until all are healthy.
     pub fn start(folder: &Path, size: usize) -> anyhow::Result<Self> {
+        Self::start_with(folder, size, &[])
+    }
+
+    /// The same, with these flags for each.
+    pub fn start_with(folder: &Path, size: usize, flags: &[&str]) -> anyhow::Result<Self> {
         let mut seats: Vec<Seat> = (1..=size)
             .map(|n| Seat::new(folder, format!("n{n}")))
             .collect();
@@ -142,6 +151,7 @@ impl Cluster {
             .collect();
         for seat in &mut seats {
             seat.initial_cluster = pairs.join(",");
+            seat.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
             seat.start()?;
         }
         let cluster = Self {
