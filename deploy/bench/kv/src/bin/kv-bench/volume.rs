@@ -10,6 +10,7 @@ use crate::rows::{fill, program};
 use crate::store::{STORES, Store};
 
 const KEYS: u64 = 1_000_000;
+const QUICK_KEYS: u64 = 100_000;
 const VALUE_BYTES: usize = 256;
 /// A server is at rest when it used less than this in one second.
 const AT_REST_CPU_MS: u64 = 50;
@@ -17,10 +18,11 @@ const REST: Duration = Duration::from_secs(30);
 
 /// One store at a time, so that the memory of one is never the page cache of another.
 pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Cell>> {
+    let keys = if arguments.quick { QUICK_KEYS } else { KEYS };
     let mut cells = Vec::new();
     for kind in STORES {
         let mut store = Store::start(kind, program(arguments, kind), &arguments.work)?;
-        let outcome = fill(arguments, store.first().endpoint, KEYS, VALUE_BYTES)?;
+        let outcome = fill(arguments, store.first().endpoint, keys, VALUE_BYTES)?;
         let pid = store.pids()[0];
         wait_for_rest(pid)?;
         let (rss_kib, peak_kib) = cost::rss_kib(pid)?;
@@ -40,7 +42,7 @@ pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Cell>> {
         ];
         eprintln!("{}: {values:?}", kind.name());
         cells.push(Cell {
-            row: format!("{KEYS} keys of {VALUE_BYTES} B"),
+            row: format!("{keys} keys of {VALUE_BYTES} B"),
             server: kind.name().to_owned(),
             rounds: vec![Round {
                 outcome,
