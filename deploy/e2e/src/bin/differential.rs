@@ -80,9 +80,10 @@ fn compare(kind: Kind, folder: &Path, seed: u64, bounds: Bounds) -> anyhow::Resu
     match kind.compare(&center.url(), &etcd.url, seed, bounds)? {
         Ok(compared) => {
             println!(
-                "{kind:?}: {} operations in {} sequences, {} s, no difference",
+                "{kind:?}: {} operations in {} sequences ({} abandoned), {} s, no difference",
                 compared.operations,
                 compared.sequences,
+                compared.abandoned,
                 began.elapsed().as_secs()
             );
             Ok(())

@@ -27,6 +27,10 @@ use crate::store::runtime;
 
 /// How long a failing sequence is made shorter.
 const SHRINK: Duration = Duration::from_secs(60);
+/// Generators are values inside of values, more than the stack of a test holds unoptimised.
+const STACK_BYTES: usize = 64 << 20;
+/// Sequences that a run may give up, because a server did not answer in time on a busy machine.
+const ABANDONED: u64 = 10;
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +59,17 @@ impl Kind {
         seed: u64,
         bounds: Bounds,
     ) -> anyhow::Result<Outcome> {
-        match self {
+        let compare = || match self {
             Self::V3 => Pair::<session::Session>::connect(ours, theirs)?.compare(seed, bounds),
             Self::Auth => Pair::<auth::Session>::connect(ours, theirs)?.compare(seed, bounds),
             Self::Gateway => Pair::<gateway::Session>::connect(ours, theirs)?.compare(seed, bounds),
             Self::V2 => Pair::<v2::Session>::connect(ours, theirs)?.compare(seed, bounds),
-        }
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let outcome = thread.spawn_scoped(scope, compare)?.join();
+            outcome.unwrap_or_else(|_| anyhow::bail!("the comparison panicked"))
+        })
     }
 }
 
@@ -103,6 +112,8 @@ pub type Outcome = Result<Compared, Box<Difference>>;
 pub struct Compared {
     pub operations: u64,
     pub sequences: u64,
+    /// Sequences without an answer to compare; they are not counted above.
+    pub abandoned: u64,
 }
 
 /// When to stop.
@@ -170,7 +181,15 @@ impl<S: Subject> Pair<S> {
                 .new_tree(&mut runner)
                 .map_err(|reason| anyhow::anyhow!("generate: {reason}"))?;
             let operations = tree.current();
-            let (done, outcome) = self.run(&operations)?;
+            let (done, outcome) = match self.run(&operations) {
+                Ok(ran) => ran,
+                // The next sequence begins on an empty store again.
+                Err(_) if compared.abandoned < ABANDONED => {
+                    compared.abandoned += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             compared.operations += done;
             compared.sequences += 1;
             if let Err(texts) = outcome {
