@@ -57,15 +57,9 @@ pub(super) async fn identify(
 
 /// Who a member is that is there from the beginning.
 pub(super) fn founding_identity(config: &NodeConfig) -> Identity {
-    let members = initial_members(config);
     Identity {
         member_id: identity::member_id(&config.cluster_token, &config.peer_urls),
-        cluster_id: identity::cluster_id(
-            &config.cluster_token,
-            members
-                .iter()
-                .flat_map(|member| member.peer_urls.iter().map(String::as_str)),
-        ),
+        cluster_id: identity::cluster_id(initial_voters(config).into_keys()),
     }
 }
 
