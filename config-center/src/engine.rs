@@ -119,7 +119,11 @@ impl Engine {
             Some(Op::AuthUserChangePassword(request)) => {
                 self.tokens.lock().forget_user(&request.name);
             }
-            Some(Op::AuthEnable(_) | Op::AuthDisable(_)) => {
+            // A new user has no tokens, and one whose password changed must lose them.
+            Some(Op::V2UserWrite(write)) if !write.password_hash.is_empty() => {
+                self.tokens.lock().forget_user(&write.name);
+            }
+            Some(Op::AuthEnable(_) | Op::AuthDisable(_) | Op::V2AuthEnable(_)) => {
                 for change in &applied.changes {
                     if let Change::Auth(AuthChange::Status { enabled, .. }) = change {
                         self.auth_enabled.store(*enabled, Ordering::Release);

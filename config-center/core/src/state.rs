@@ -14,7 +14,9 @@ use schemas::etcdserverpb::{
 use schemas::mvccpb::KeyValue;
 
 use crate::alarm::{Alarm, AlarmTable};
-use crate::auth::{self, Access, AuthChange, AuthTable, Caller};
+use crate::auth::{
+    self, Access, AuthChange, AuthTable, Caller, V2AuthRefusal, V2Principal, V2Rights,
+};
 use crate::lease::{LeaseTable, MAX_TTL_S};
 use crate::mvcc::{DigestRows, EventPage, KeyRange, Keyspace};
 use crate::refusal::Refusal;
@@ -53,6 +55,8 @@ pub enum Reply {
     V2(Box<Result<V2Notice, V2Refusal>>),
     /// The answers to changes of users and roles consist of their header.
     Auth,
+    /// What a change of users and roles by v2 came to, or why it was not made.
+    V2Auth(Box<Result<V2Principal, V2AuthRefusal>>),
     /// The user may be given a token for this revision.
     Authenticate {
         auth_revision: u64,
@@ -123,9 +127,10 @@ impl Applied {
     }
 }
 
-/// What is written today. Version 2 knows alarms, version 3 the v2 API, version 4 says who asked; a
-/// member that does not look would apply what others refuse.
-pub const COMMAND_VERSION: u32 = 4;
+/// What is written today. Version 2 knows alarms, version 3 the v2 API, version 4 says who asked,
+/// version 5 knows v2's way to users and roles; a member that does not look would apply what others
+/// refuse.
+pub const COMMAND_VERSION: u32 = 5;
 
 /// The oldest version that can be applied. Commands outside of this range must stop the member
 /// before `State::apply`.
@@ -185,6 +190,9 @@ impl State {
             Op::Alarm(request) => return self.alarm(request),
             Op::V2Write(request) => return Ok(self.v2_write(request)),
             Op::V2Expire(expire) => return Ok(self.v2_expire(expire.now_ms)),
+            Op::V2UserWrite(write) => return Ok(v2_auth(auth.v2_write_user(write))),
+            Op::V2RoleWrite(write) => return Ok(v2_auth(auth.v2_write_role(write))),
+            Op::V2AuthEnable(_) => return Ok(v2_auth(auth.v2_enable())),
             Op::Authenticate(request) => {
                 auth.authenticate(&request.name)?;
                 let auth_revision = auth.revision();
@@ -342,6 +350,37 @@ impl State {
     /// A node of the v2 tree with its children, or with everything below it; hidden ones left out.
     pub fn v2_get(&self, path: &[u8], recursive: bool) -> Result<V2View, V2Refusal> {
         self.v2.tree(&self.keys).listing(path, recursive)
+    }
+
+    /// The same without the children that this caller may not read. Whether the node itself may be
+    /// read was asked before.
+    pub fn v2_get_for(
+        &self,
+        caller: &Caller,
+        path: &[u8],
+        recursive: bool,
+    ) -> Result<V2View, V2Refusal> {
+        let mut view = self.v2_get(path, recursive)?;
+        let may_read = |path: &[u8], inside: bool| {
+            let access = Access::V2Read {
+                path,
+                recursive: false,
+                inside,
+            };
+            self.authorize(caller, access).is_ok()
+        };
+        if let Some(nodes) = &mut view.nodes
+            && !may_read(path, true)
+        {
+            nodes.retain(|child| may_read(&child.path, false));
+        }
+        Ok(view)
+    }
+
+    /// A role as v2 shows it; the role root always exists there.
+    #[must_use]
+    pub fn v2_role(&self, name: &str) -> Option<V2Rights> {
+        self.auth.v2_role(name)
     }
 
     /// The next v2 event for a watcher of a path, if there is one yet, and where to go on.
@@ -520,6 +559,16 @@ impl State {
     #[must_use]
     pub fn leases(&self) -> Vec<(i64, i64)> {
         self.leases.all().collect()
+    }
+}
+
+fn v2_auth(outcome: Result<(V2Principal, Vec<AuthChange>), V2AuthRefusal>) -> (Reply, Vec<Change>) {
+    match outcome {
+        Ok((principal, changes)) => {
+            let changes = changes.into_iter().map(Change::Auth).collect();
+            (Reply::V2Auth(Box::new(Ok(principal))), changes)
+        }
+        Err(refusal) => (Reply::V2Auth(Box::new(Err(refusal))), Vec::new()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The v2 API: translates its requests into commands and reads of the same keyspace, and its
 //! refusals into etcd's numbers. What a v2 write means is decided in the core (`core/src/v2`).
 
+mod auth;
 mod events;
 mod form;
 mod keys;
@@ -9,6 +10,7 @@ mod refusals;
 mod request;
 mod stats;
 mod time;
+mod visitor;
 mod watch;
 
 use std::sync::Arc;
@@ -25,10 +27,6 @@ use super::Context;
 use super::grpc::Services;
 use super::http::JSON;
 
-/// What etcd answers on v2 to whoever may not.
-const INSUFFICIENT: &str = "{\"errorCode\":110,\"message\":\"The request requires user \
-    authentication\",\"cause\":\"Insufficient credentials\",\"index\":0}\n";
-
 /// The parts of the v2 API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum V2Part {
@@ -39,6 +37,8 @@ pub enum V2Part {
     StoreStats,
     LeaderStats,
     AuthEnable,
+    Users,
+    Roles,
 }
 
 /// What all v2 routes share.
@@ -70,14 +70,13 @@ impl V2 {
             ],
             V2Part::Members => &[Method::GET, Method::POST, Method::DELETE, Method::PUT],
             V2Part::Machines => &[Method::GET, Method::HEAD],
+            V2Part::AuthEnable | V2Part::Users | V2Part::Roles => {
+                &[Method::GET, Method::PUT, Method::DELETE]
+            }
             _ => &[Method::GET],
         };
         if !allowed.contains(request.method()) {
             return method_not_allowed(allowed);
-        }
-        // Its users are not those of v3, and the keys are: while authentication is on, it is closed.
-        if part != V2Part::AuthEnable && self.context.engine().auth_enabled() {
-            return json(StatusCode::UNAUTHORIZED, INSUFFICIENT);
         }
         let mut response = match part {
             V2Part::Keys => keys::answer(&self, request).await,
@@ -86,9 +85,14 @@ impl V2 {
             V2Part::SelfStats => stats::own(&self),
             V2Part::StoreStats => stats::store(&self),
             V2Part::LeaderStats => stats::leader(&self),
-            V2Part::AuthEnable => json(StatusCode::OK, "{\"enabled\":false}\n"),
+            V2Part::AuthEnable | V2Part::Users | V2Part::Roles => {
+                auth::answer(&self, part, request).await
+            }
         };
-        let names_cluster = matches!(part, V2Part::Keys | V2Part::Members | V2Part::AuthEnable);
+        let names_cluster = !matches!(
+            part,
+            V2Part::Machines | V2Part::SelfStats | V2Part::StoreStats | V2Part::LeaderStats
+        );
         if names_cluster && let Ok(id) = hex(self.context.cluster_id()).parse() {
             response.headers_mut().insert(events::CLUSTER_ID, id);
         }

@@ -9,12 +9,27 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::sqlite::{signed, unsigned};
 
+// What the column `enabled` says. A version without v2's users takes the last one for on, which is
+// the stricter half of what it means.
+const OFF: i64 = 0;
+const ON: i64 = 1;
+const ON_WITH_GUESTS: i64 = 2;
+
+fn switched(enabled: bool, guests: bool) -> i64 {
+    match (enabled, guests) {
+        (false, _) => OFF,
+        (true, false) => ON,
+        (true, true) => ON_WITH_GUESTS,
+    }
+}
+
 /// The changes of one transaction, the last one of each row. `None` is a deletion.
 #[derive(Debug, Default)]
 pub(super) struct FoldedAuth {
     users: BTreeMap<String, Option<User>>,
     roles: BTreeMap<String, Option<Role>>,
-    status: Option<(bool, u64)>,
+    /// What the column `enabled` holds, and the revision.
+    status: Option<(i64, u64)>,
 }
 
 impl FoldedAuth {
@@ -34,7 +49,11 @@ impl FoldedAuth {
             AuthChange::RoleDelete { name } => {
                 self.roles.insert(name, None);
             }
-            AuthChange::Status { enabled, revision } => self.status = Some((enabled, revision)),
+            AuthChange::Status {
+                enabled,
+                guests,
+                revision,
+            } => self.status = Some((switched(enabled, guests), revision)),
         }
     }
 
@@ -62,7 +81,7 @@ impl FoldedAuth {
         }
         if let Some((enabled, revision)) = self.status {
             sqlx::query("UPDATE auth_status SET enabled = ?, revision = ? WHERE id = 1")
-                .bind(i64::from(enabled))
+                .bind(enabled)
                 .bind(signed(revision))
                 .execute(&mut *connection)
                 .await?;
@@ -109,8 +128,10 @@ pub(super) async fn load(
     let status = sqlx::query("SELECT enabled, revision FROM auth_status WHERE id = 1")
         .fetch_one(&mut *connection)
         .await?;
+    let switched: i64 = status.try_get(0)?;
     restorer.auth(AuthChange::Status {
-        enabled: status.try_get::<i64, _>(0)? != 0,
+        enabled: switched != OFF,
+        guests: switched == ON_WITH_GUESTS,
         revision: unsigned(status.try_get(1)?),
     });
     Ok(())

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as STANDARD;
 use config_center::api::routes::{Answers, ROUTES, Route};
+use config_center::api::v2::V2Part;
 use prost::Message;
 use prost::bytes::{Buf as _, BufMut as _, Bytes};
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
@@ -433,15 +434,24 @@ async fn every_route_asks_who_calls() {
                 Answers::Health | Answers::Checks(_) | Answers::Version | Answers::Metrics => {
                     ("GET", Class::Everybody, String::new())
                 }
-                // Closed while authentication is on, but for the question whether v2 has any.
-                Answers::V2(config_center::api::v2::V2Part::AuthEnable) => {
-                    ("GET", Class::Everybody, String::new())
+                // Keys, users and roles are those of v3; nobody is a guest unless v2 says so.
+                Answers::V2(V2Part::Keys | V2Part::Users | V2Part::Roles) => {
+                    ("GET", Class::Root, String::new())
                 }
-                Answers::V2(_) => ("GET", Class::Nobody, String::new()),
+                // As in etcd, whoever looks for the cluster needs no name.
+                Answers::V2(_) => ("GET", Class::Everybody, String::new()),
             };
-            let token = visitor
-                .token()
-                .map_or_else(String::new, |token| format!("authorization: {token}\r\n"));
+            let login = match route.answers {
+                // v2 takes passwords; each is the first letter of the name.
+                Answers::V2(_) if !who.is_empty() => {
+                    let login = STANDARD.encode(format!("{who}:{}", &who[..1]));
+                    Some(format!("Basic {login}"))
+                }
+                Answers::V2(_) => None,
+                _ => visitor.token().map(|token| token.to_string()),
+            };
+            let token =
+                login.map_or_else(String::new, |login| format!("authorization: {login}\r\n"));
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}\
                  content-length: {}\r\n\r\n{body}",

@@ -22,5 +22,6 @@ mod range_stream;
 mod services;
 mod tls;
 mod v2;
+mod v2_auth;
 mod watch;
 mod watch_seam;

@@ -6,12 +6,13 @@
 //! command is applied, because users may have changed in between.
 
 use bytes::Bytes;
-use schemas::command::{Command, command::Op};
+use schemas::command::{Command, V2Write, command::Op, v2_write::Verb};
 use schemas::etcdserverpb::request_op::Request;
 use schemas::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
 use super::permissions::Kind;
 use super::table::{AuthTable, ROOT_ROLE};
+use super::v2;
 use crate::lease::LeaseTable;
 use crate::mvcc::KeyRange;
 use crate::refusal::Refusal;
@@ -88,6 +89,14 @@ pub enum Access<'a> {
     DeleteRange(&'a DeleteRangeRequest),
     Txn(&'a TxnRequest),
     Watch(&'a KeyRange),
+    /// On v2, a node, or with `recursive` everything that begins like it. `inside` says that the path
+    /// ended with a slash, which means what lies in the directory.
+    V2Read {
+        path: &'a [u8],
+        recursive: bool,
+        inside: bool,
+    },
+    V2Write(&'a V2Write),
     /// To end or renew a lease is to decide over the keys that hang on it.
     LeaseWrite(i64),
     /// Shows the keys of a lease.
@@ -112,11 +121,14 @@ impl<'a> Access<'a> {
             Op::LeaseGrant(_) => Self::Authenticated,
             Op::LeaseRevoke(request) => Self::LeaseWrite(request.id),
             Op::MemberPublish(_) | Op::LeaseCheckpoint(_) | Op::V2Expire(_) => Self::MemberOnly,
-            // The v2 API does not know these users; it is closed while authentication is on.
-            Op::Alarm(_) | Op::V2Write(_) => Self::Admin,
+            Op::V2Write(write) => Self::V2Write(write),
+            Op::Alarm(_) => Self::Admin,
             // The password was checked before the proposal.
             Op::Authenticate(_) => Self::Open,
-            Op::AuthEnable(_)
+            Op::V2UserWrite(_)
+            | Op::V2RoleWrite(_)
+            | Op::V2AuthEnable(_)
+            | Op::AuthEnable(_)
             | Op::AuthDisable(_)
             | Op::AuthUserAdd(_)
             | Op::AuthUserDelete(_)
@@ -160,6 +172,13 @@ pub(crate) fn authorize(
             KeyRange::Span { start, end } => decision.keys(Kind::Read, start, end),
             KeyRange::From(start) => decision.keys(Kind::Read, start, &[0]),
         },
+        Access::V2Read {
+            path, inside: true, ..
+        } => decision.v2_inside(Kind::Read, path),
+        Access::V2Read {
+            path, recursive, ..
+        } => decision.v2_node(Kind::Read, path, recursive),
+        Access::V2Write(write) => decision.v2_write(write),
         Access::LeaseWrite(id) => {
             decision.authenticated()?;
             decision.lease(Kind::Write, id)
@@ -271,6 +290,43 @@ impl Decision<'_> {
                 Some(Request::RequestTxn(inner)) => self.txn(inner),
                 None => Ok(()),
             })
+    }
+
+    /// As `keys`, but whoever names no user may be a guest.
+    fn v2_keys(&self, kind: Kind, key: &[u8], range_end: &[u8]) -> Allowed {
+        match (self.caller, self.auth.guest()) {
+            (Caller::Anonymous, Some(held)) if held.cover(kind, key, range_end) => Ok(()),
+            (Caller::Anonymous, Some(_)) => Err(Refusal::PermissionDenied),
+            _ => self.keys(kind, key, range_end),
+        }
+    }
+
+    fn v2_node(&self, kind: Kind, path: &[u8], recursive: bool) -> Allowed {
+        if recursive {
+            // Everything that begins like the path, as v2 has it: its neighbours `/ab` beside what
+            // is inside of `/a`.
+            self.v2_keys(kind, path, &v2::prefix_end(path))
+        } else {
+            self.v2_keys(kind, path, &[])
+        }
+    }
+
+    fn v2_inside(&self, kind: Kind, path: &[u8]) -> Allowed {
+        let inside = v2::inside(path);
+        self.v2_keys(kind, &inside, &v2::prefix_end(&inside))
+    }
+
+    fn v2_write(&self, write: &V2Write) -> Allowed {
+        self.v2_node(Kind::Write, &write.path, write.recursive)?;
+        match write.verb() {
+            // Its key is not known yet, but lies inside.
+            Verb::CreateUnique => self.v2_inside(Kind::Write, &write.path),
+            // The answer tells what the condition was compared with.
+            Verb::CompareAndSwap | Verb::CompareAndDelete => {
+                self.v2_node(Kind::Read, &write.path, false)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn lease(&self, kind: Kind, id: i64) -> Allowed {

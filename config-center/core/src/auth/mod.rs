@@ -7,9 +7,11 @@
 mod access;
 mod permissions;
 mod table;
+mod v2;
 
 pub use access::{Access, Caller};
 pub use table::{AuthChange, ROOT_ROLE, ROOT_USER};
+pub use v2::{V2AuthRefusal, V2Principal, V2Rights};
 
 pub(crate) use access::authorize;
 pub(crate) use table::AuthTable;

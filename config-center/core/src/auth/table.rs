@@ -23,20 +23,32 @@ pub const ROOT_ROLE: &str = "root";
 #[derive(Debug, Clone, PartialEq)]
 pub enum AuthChange {
     UserPut(User),
-    UserDelete { name: String },
+    UserDelete {
+        name: String,
+    },
     RolePut(Role),
-    RoleDelete { name: String },
-    Status { enabled: bool, revision: u64 },
+    RoleDelete {
+        name: String,
+    },
+    Status {
+        enabled: bool,
+        /// Whether v2 has guests; never without `enabled`.
+        guests: bool,
+        revision: u64,
+    },
 }
 
 /// Everything about authentication that members agree on.
 #[derive(Debug)]
 pub(crate) struct AuthTable {
-    enabled: bool,
+    pub(super) enabled: bool,
+    /// Whether whoever names no user on v2 has the role guest: only when v2 has turned
+    /// authentication on. A role of that name that v3 made opens nothing.
+    pub(super) guests: bool,
     /// Grows with each change, so that a decision made before it can be told from one made after.
     revision: u64,
-    users: BTreeMap<String, User>,
-    roles: BTreeMap<String, Role>,
+    pub(super) users: BTreeMap<String, User>,
+    pub(super) roles: BTreeMap<String, Role>,
     /// Derived: what the roles of each user add up to.
     permissions: FxHashMap<String, Permissions>,
 }
@@ -46,6 +58,7 @@ impl Default for AuthTable {
     fn default() -> Self {
         Self {
             enabled: false,
+            guests: false,
             revision: 1,
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
@@ -120,6 +133,7 @@ impl AuthTable {
             return Ok(Vec::new());
         }
         self.enabled = false;
+        self.guests = false;
         Ok(vec![self.moved_on()])
     }
 
@@ -305,8 +319,13 @@ impl AuthTable {
             AuthChange::RoleDelete { name } => {
                 self.roles.remove(&name);
             }
-            AuthChange::Status { enabled, revision } => {
+            AuthChange::Status {
+                enabled,
+                guests,
+                revision,
+            } => {
                 self.enabled = enabled;
+                self.guests = guests;
                 self.revision = revision;
             }
         }
@@ -328,19 +347,19 @@ impl AuthTable {
         self.roles.get(name).cloned().ok_or(Refusal::RoleNotFound)
     }
 
-    fn put_user(&mut self, name: &str, user: User) -> AuthChange {
+    pub(super) fn put_user(&mut self, name: &str, user: User) -> AuthChange {
         self.users.insert(name.to_owned(), user.clone());
         self.merge(name);
         AuthChange::UserPut(user)
     }
 
-    fn put_role(&mut self, name: &str, role: Role) -> AuthChange {
+    pub(super) fn put_role(&mut self, name: &str, role: Role) -> AuthChange {
         self.roles.insert(name.to_owned(), role.clone());
         // A role that was granted before it existed (only root can be) has no permissions to merge.
         AuthChange::RolePut(role)
     }
 
-    fn merge_holders(&mut self, role: &str) {
+    pub(super) fn merge_holders(&mut self, role: &str) {
         let holders: Vec<String> = self
             .users
             .iter()
@@ -368,11 +387,12 @@ impl AuthTable {
     fn status(&self) -> AuthChange {
         AuthChange::Status {
             enabled: self.enabled,
+            guests: self.guests,
             revision: self.revision,
         }
     }
 
-    fn moved_on(&mut self) -> AuthChange {
+    pub(super) fn moved_on(&mut self) -> AuthChange {
         self.revision += 1;
         self.status()
     }

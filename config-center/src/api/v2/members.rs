@@ -4,6 +4,7 @@
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use config_center_core::{Access, Caller};
 use http::request::Parts;
 use http::{Method, StatusCode, header};
 use http_body_util::Full;
@@ -15,9 +16,11 @@ use schemas::etcdserverpb::{
 use tonic::{Code, Status};
 
 use super::events::quoted;
+use super::visitor::{Denied, Visitor};
 use super::{V2, hex, json};
 use crate::api::Context;
-use crate::api::gateway::{Messages, framed, metadata};
+use crate::api::gateway::{Messages, framed};
+use crate::auth::CertificateName;
 
 const PREFIX: &str = "/v2/members";
 /// A request names a few URLs.
@@ -33,10 +36,25 @@ pub(super) async fn answer(v2: &V2, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let rest = parts.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let rest = rest.trim_start_matches('/').to_owned();
+    let visitor = Visitor::of(&parts);
+    let caller = if parts.method == Method::GET {
+        // As in etcd, whoever looks for the cluster needs no name.
+        Caller::Anonymous
+    } else {
+        match visitor.permit(&v2.context, Access::Admin).await {
+            Ok(caller) => caller,
+            Err(Denied::Insufficient) => {
+                return message(StatusCode::UNAUTHORIZED, "Insufficient credentials");
+            }
+            Err(Denied::Failed(fault)) => {
+                return message(StatusCode::SERVICE_UNAVAILABLE, &fault.to_string());
+            }
+        }
+    };
     let outcome = match parts.method {
         Method::GET => return get(&v2.context, &rest),
         Method::POST => match wanted(&parts, body).await {
-            Ok(wanted) => add(v2, &parts, wanted).await,
+            Ok(wanted) => add(v2, &caller, wanted).await,
             Err(response) => return response,
         },
         _ if rest.is_empty() => {
@@ -47,10 +65,10 @@ pub(super) async fn answer(v2: &V2, request: Request) -> Response {
                 return no_such(&rest);
             };
             if parts.method == Method::DELETE {
-                remove(v2, &parts, id).await
+                remove(v2, &caller, id).await
             } else {
                 match wanted(&parts, body).await {
-                    Ok(wanted) => update(v2, &parts, id, wanted).await,
+                    Ok(wanted) => update(v2, &caller, id, wanted).await,
                     Err(response) => return response,
                 }
             }
@@ -124,35 +142,35 @@ async fn wanted(parts: &Parts, body: axum::body::Body) -> Result<Wanted, Respons
     serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))
 }
 
-async fn add(v2: &V2, parts: &Parts, wanted: Wanted) -> Result<Response, Status> {
+async fn add(v2: &V2, caller: &Caller, wanted: Wanted) -> Result<Response, Status> {
     let request = MemberAddRequest {
         peer_ur_ls: wanted.peer_urls,
         is_learner: false,
     };
-    let answer: MemberAddResponse = call(v2, parts, "MemberAdd", &request).await?;
+    let answer: MemberAddResponse = call(v2, caller, "MemberAdd", &request).await?;
     let member = answer.member.unwrap_or_default();
     Ok(json(StatusCode::CREATED, shown(&member) + "\n"))
 }
 
-async fn remove(v2: &V2, parts: &Parts, id: u64) -> Result<Response, Status> {
+async fn remove(v2: &V2, caller: &Caller, id: u64) -> Result<Response, Status> {
     let request = MemberRemoveRequest { id };
-    let _: MemberRemoveResponse = call(v2, parts, "MemberRemove", &request).await?;
+    let _: MemberRemoveResponse = call(v2, caller, "MemberRemove", &request).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn update(v2: &V2, parts: &Parts, id: u64, wanted: Wanted) -> Result<Response, Status> {
+async fn update(v2: &V2, caller: &Caller, id: u64, wanted: Wanted) -> Result<Response, Status> {
     let request = MemberUpdateRequest {
         id,
         peer_ur_ls: wanted.peer_urls,
     };
-    let _: MemberUpdateResponse = call(v2, parts, "MemberUpdate", &request).await?;
+    let _: MemberUpdateResponse = call(v2, caller, "MemberUpdate", &request).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Calls the gRPC service of this process.
+/// Calls the gRPC service of this process, for whoever was established to ask.
 async fn call<A: Message + Default>(
     v2: &V2,
-    parts: &Parts,
+    caller: &Caller,
     method: &str,
     request: &impl Message,
 ) -> Result<A, Status> {
@@ -163,7 +181,11 @@ async fn call<A: Message + Default>(
         .parse()
         .map_err(|_| Status::internal("a method's path"))?;
     *call.version_mut() = http::Version::HTTP_2;
-    *call.headers_mut() = metadata(&parts.headers);
+    if let Caller::User { name, .. } = caller {
+        // The services know a user by a token or by a certificate; this name is as good as verified.
+        let name = CertificateName(name.as_str().into());
+        call.extensions_mut().insert(name);
+    }
     let mut messages = Messages::of(v2.services.call(call).await)?;
     let answer = messages.next().await?.unwrap_or_default();
     messages.next().await?;

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::events::{INDEX, quoted};
 use super::json;
+use super::visitor::Denied;
 use crate::api::Fault;
 
 /// A refusal as it is sent.
@@ -31,7 +32,7 @@ pub(super) enum BadParameter {
 
 /// The cluster could not be asked.
 const RAFT_INTERNAL: u16 = 300;
-pub(super) const UNAUTHORIZED: u16 = 110;
+const UNAUTHORIZED: u16 = 110;
 
 impl BadParameter {
     pub(super) fn with(self, cause: impl Into<String>) -> Refusal {
@@ -59,6 +60,19 @@ impl From<Fault> for Refusal {
             code: RAFT_INTERNAL,
             cause: fault.to_string(),
             index: 0,
+        }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Insufficient => Self {
+                code: UNAUTHORIZED,
+                cause: "Insufficient credentials".to_owned(),
+                index: 0,
+            },
+            Denied::Failed(fault) => fault.into(),
         }
     }
 }

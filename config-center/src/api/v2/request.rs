@@ -12,6 +12,8 @@ use super::refusals::{BadParameter, Refusal};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct KeysRequest {
     pub(super) path: Bytes,
+    /// The path ended with a slash: what lies inside is meant.
+    pub(super) inside: bool,
     value: Bytes,
     dir: bool,
     pub(super) recursive: bool,
@@ -73,6 +75,7 @@ impl KeysRequest {
         }
         Ok(Self {
             path: clean_path(&path),
+            inside: path.ends_with('/'),
             value: Bytes::copy_from_slice(value),
             dir,
             recursive,
