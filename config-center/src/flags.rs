@@ -8,7 +8,11 @@ mod config_file;
 mod definitions;
 mod settings;
 
-pub use settings::{FleetSettings, ListenUrl, LogFormat, LogLevel, Settings, TokenKind};
+pub use settings::{
+    FleetSettings, ListenAt, ListenUrl, LogFormat, LogLevel, LogOutput, Settings, TokenKind,
+};
+
+pub(crate) use command_line::duration_ms;
 
 use command_line::Given;
 use definitions::{DEFINITIONS, Treatment};

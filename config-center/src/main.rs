@@ -3,17 +3,15 @@
 //! Exit codes: 0 after a requested stop; 1 when it cannot start or can no longer serve; 2 for a
 //! command line that is not accepted; 130 when a second signal cuts the stop short.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use config_center::flags::{self, Invocation, LogFormat, LogLevel, Settings};
+use config_center::flags::{self, Invocation, Settings};
+use config_center::logging;
 use config_center::server::Server;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// A put makes some forty small allocations, many of which are freed by another thread.
 #[global_allocator]
@@ -34,10 +32,14 @@ pub(crate) fn main() -> ExitCode {
         eprintln!("config-center: an argument is not valid UTF-8");
         return ExitCode::from(BAD_FLAGS);
     };
-    if let [first, rest @ ..] = &arguments[..]
-        && first == "fleet"
-    {
-        return config_center::fleet::command::main(rest.iter().map(Into::into));
+    if let [first, rest @ ..] = &arguments[..] {
+        let rest = rest.iter().map(Into::into);
+        match first.as_str() {
+            "fleet" => return config_center::fleet::command::main(rest),
+            "gateway" => return config_center::proxy::gateway(rest),
+            "grpc-proxy" => return config_center::proxy::grpc_proxy(rest),
+            _ => {}
+        }
     }
     match flags::parse(arguments, environment) {
         Err(error) => {
@@ -47,7 +49,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(Invocation::Version) => print(&flags::version_text()),
         Ok(Invocation::Help) => print(&flags::help_text()),
         Ok(Invocation::Serve(settings)) => {
-            start_log(&settings);
+            let log = &settings.log_outputs;
+            if let Err(error) = logging::start(settings.log_level, settings.log_format, log) {
+                eprintln!("config-center: {error}");
+                return ExitCode::from(CANNOT_SERVE);
+            }
             match run(&settings) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -65,43 +71,6 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(CANNOT_SERVE),
-    }
-}
-
-/// At debug level everything speaks; above it the libraries are heard only when they fail, because
-/// what they tell is written for their own developers.
-fn start_log(settings: &Settings) {
-    let level = match settings.log_level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error => LevelFilter::ERROR,
-    };
-    let speakers = if level == LevelFilter::DEBUG {
-        Targets::new().with_default(level)
-    } else {
-        Targets::new()
-            .with_default(LevelFilter::ERROR)
-            .with_target("config_center", level)
-    };
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Console => {
-            let lines = lines
-                .compact()
-                .with_target(false)
-                .with_ansi(std::io::stderr().is_terminal());
-            tracing_subscriber::registry()
-                .with(lines)
-                .with(speakers)
-                .init();
-        }
-        LogFormat::Json => {
-            tracing_subscriber::registry()
-                .with(lines.json().flatten_event(true))
-                .with(speakers)
-                .init();
-        }
     }
 }
 
@@ -148,8 +117,8 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    for address in server.client_addresses() {
-        tracing::info!(%address, "ready to serve client requests");
+    for place in server.client_places() {
+        tracing::info!(address = %place, "ready to serve client requests");
     }
     // Scripts around etcd, its own tests among them, wait for this line and for "published".
     let version = flags::ETCD_CLUSTER_VERSION;

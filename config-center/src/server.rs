@@ -31,13 +31,15 @@ use crate::auth::{SignedTokens, TokenError};
 use crate::flags::{ListenUrl, Settings, TokenKind};
 use crate::metrics::Metrics;
 use crate::raft::{Node, NodeConfig, StartError};
+use crate::socket::Place;
 use crate::tls::{self, ServerTls, TlsError};
 use crate::v2_expiry;
 use crate::{compaction, expiry};
 
 pub use listen::BindError;
 
-use connection::{App, HttpOptions};
+use connection::{App, HttpOptions, Speaks};
+use listen::Listening;
 use loopback::Loopback;
 
 /// How long requests in flight may take to finish once the server stops.
@@ -64,7 +66,7 @@ pub enum ServeError {
 /// A running server.
 pub struct Server {
     node: Arc<Node>,
-    client_addresses: Vec<SocketAddr>,
+    client_places: Vec<Place>,
     stopping: CancellationToken,
     /// Yields `None` once every acceptor and connection has dropped its sender.
     drained: mpsc::Receiver<()>,
@@ -81,7 +83,7 @@ impl Server {
         let clients = listen::bind(&settings.listen_client_urls, "--listen-client-urls")?;
         let scrapers = listen::bind(&settings.listen_metrics_urls, "--listen-metrics-urls")?;
         let peers = listen::bind(&settings.listen_peer_urls, "--listen-peer-urls")?;
-        let client_addresses = clients.iter().map(|(_, address)| *address).collect();
+        let client_places = clients.iter().map(|client| client.place.clone()).collect();
 
         // Keys and certificates before the data folder: a wrong path must not touch it.
         let signed_tokens = match &settings.token_kind {
@@ -89,7 +91,7 @@ impl Server {
             TokenKind::Signed(jwt) => Some(SignedTokens::load(jwt)?),
         };
         let tls = client_tls(settings)?;
-        let peers = peers.into_iter().map(|(listener, _)| listener).collect();
+        let peers = peers.into_iter().map(|peer| peer.listener).collect();
         let peers = tls::peer_port(
             peers,
             settings.listen_peer_urls.iter().any(|url| url.is_secure),
@@ -156,11 +158,12 @@ impl Server {
             metrics: Arc::clone(&metrics),
             options,
         });
-        for ((listener, _), url) in clients.into_iter().zip(&settings.listen_client_urls) {
+        for client in clients {
+            let speaks = spoken_at(&client, tls.as_ref());
             let accepting = connection::accept(
-                listener,
+                client.listener,
                 Arc::clone(&api),
-                tls.clone().filter(|_| url.is_secure),
+                speaks,
                 stopping.clone(),
                 running.clone(),
             );
@@ -173,11 +176,12 @@ impl Server {
             metrics,
             options,
         });
-        for ((listener, _), url) in scrapers.into_iter().zip(&settings.listen_metrics_urls) {
+        for scraper in scrapers {
+            let speaks = spoken_at(&scraper, tls.as_ref());
             let accepting = connection::accept(
-                listener,
+                scraper.listener,
                 Arc::clone(&scraped),
-                tls.clone().filter(|_| url.is_secure),
+                speaks,
                 stopping.clone(),
                 running.clone(),
             );
@@ -185,7 +189,7 @@ impl Server {
         }
         Ok(Self {
             node,
-            client_addresses,
+            client_places,
             stopping,
             drained,
             expiry,
@@ -195,8 +199,18 @@ impl Server {
 
     /// Where clients are served; the real ports, also when port 0 was asked for.
     #[must_use]
-    pub fn client_addresses(&self) -> &[SocketAddr] {
-        &self.client_addresses
+    pub fn client_places(&self) -> &[Place] {
+        &self.client_places
+    }
+
+    /// Those of them that are TCP addresses.
+    #[must_use]
+    pub fn client_addresses(&self) -> Vec<SocketAddr> {
+        let tcp = |place: &Place| match place {
+            Place::Tcp(address) => Some(*address),
+            Place::Unix(_) => None,
+        };
+        self.client_places.iter().filter_map(tcp).collect()
     }
 
     /// The member behind the API.
@@ -256,8 +270,18 @@ fn client_tls(settings: &Settings) -> Result<Option<Arc<ServerTls>>, TlsError> {
     ServerTls::for_clients(&settings.client_tls, &folder, &hosts).map(|tls| Some(Arc::new(tls)))
 }
 
+/// Where https is asked for, the flags have seen to it that there is a certificate.
+fn spoken_at(listening: &Listening, tls: Option<&Arc<ServerTls>>) -> Speaks {
+    match tls.filter(|_| listening.is_secure) {
+        None => Speaks::Plain,
+        Some(tls) if listening.is_plain => Speaks::Either(Arc::clone(tls)),
+        Some(tls) => Speaks::Tls(Arc::clone(tls)),
+    }
+}
+
 fn hosts(urls: &[ListenUrl]) -> Vec<String> {
-    let mut hosts: Vec<String> = urls.iter().map(|url| url.host.clone()).collect();
+    let named = urls.iter().filter_map(ListenUrl::host);
+    let mut hosts: Vec<String> = named.map(str::to_owned).collect();
     hosts.sort();
     hosts.dedup();
     hosts

@@ -23,10 +23,11 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::{HeaderMap, Method as Verb, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
 use super::grpc::Services;
-use super::hangup::ClientSide;
+use super::hangup::{self, ClientSide};
 use answers::refused;
 pub(super) use frames::{Messages, framed};
 use json::Notation;
@@ -44,13 +45,35 @@ const INLINE_BYTES: usize = 256 * 1024;
 pub(super) struct Gateway {
     services: Arc<Services>,
     max_json_bytes: usize,
+    /// The gateway is one client of the services, as etcd's is: all its calls together may be as
+    /// many as the streams of one connection. A call that finds no place waits for one.
+    places: Arc<Semaphore>,
 }
 
+/// Held while a call goes on.
+type Place = OwnedSemaphorePermit;
+
 impl Gateway {
-    pub(super) fn new(services: Arc<Services>, max_message_bytes: usize) -> Self {
+    pub(super) fn new(
+        services: Arc<Services>,
+        max_message_bytes: usize,
+        max_concurrent_streams: u32,
+    ) -> Self {
+        let places = usize::try_from(max_concurrent_streams).unwrap_or(usize::MAX);
         Self {
             services,
             max_json_bytes: max_message_bytes.saturating_mul(JSON_FACTOR),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Waits for a place, as long as the client does.
+    async fn place(&self, client: Option<&ClientSide>) -> Result<Place, Status> {
+        tokio::select! {
+            place = Arc::clone(&self.places).acquire_owned() => {
+                place.map_err(|_| Status::unavailable("the gateway has stopped"))
+            }
+            () = hangup::closed(client) => Err(Status::cancelled("the client has gone")),
         }
     }
 
@@ -72,11 +95,14 @@ impl Gateway {
             // etcd 3.7's words and status.
             return refused(&Status::unimplemented("Method Not Allowed"));
         }
+        let client = parts.extensions.get::<ClientSide>().cloned();
         if method.is_stream() {
-            let client = parts.extensions.get::<ClientSide>().cloned();
             return stream::answer(&self, method, notation, &parts.headers, body, client).await;
         }
-        match self.unary(&method, notation, &parts.headers, body).await {
+        match self
+            .unary(&method, notation, &parts.headers, body, client)
+            .await
+        {
             Ok(json) => answers::respond(StatusCode::OK, json),
             Err(status) => refused(&status),
         }
@@ -88,9 +114,11 @@ impl Gateway {
         notation: Notation,
         headers: &HeaderMap,
         body: Body,
+        client: Option<ClientSide>,
     ) -> Result<Vec<u8>, Status> {
         let json = self.read_whole(body).await?;
         let message = method.request(json, notation).await?;
+        let _place = self.place(client.as_ref()).await?;
         let body = tonic::body::Body::new(Full::new(framed(&message)?));
         let mut messages = Messages::of(self.call(method, headers, body).await)?;
         let Some(message) = messages.next().await? else {

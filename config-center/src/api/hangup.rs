@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use crate::socket::Socket;
 
 /// Pause between two looks while the client has sent more than its request (a pipelined one).
 const PENDING_RETRY_TIME: Duration = Duration::from_secs(1);
 
 /// In the extensions of every HTTP/1 request.
 #[derive(Debug, Clone)]
-pub(crate) struct ClientSide(pub(crate) Arc<TcpStream>);
+pub(crate) struct ClientSide(pub(crate) Arc<Socket>);
 
 impl ClientSide {
     /// Resolves when the client has closed its side or the connection broke.

@@ -25,6 +25,7 @@ use crate::metrics::{Figures, Histogram};
 pub(super) const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+pub(crate) use access::OverTls;
 pub use access::{Access, Allowed};
 pub use health::Check;
 
@@ -36,6 +37,8 @@ pub struct HttpRules {
     pub json_gateway: bool,
     /// `--enable-v2`.
     pub v2: bool,
+    /// `--max-concurrent-streams`; the gateway keeps to it as a client of gRPC does.
+    pub max_concurrent_streams: u32,
 }
 
 /// Everything that is served on a client address; without `fleet`, nothing of `/api/v1`.
@@ -46,7 +49,11 @@ pub fn router(
     fleet: Option<fleet::api::Api>,
 ) -> Router {
     let v2 = Arc::new(V2::new(Arc::clone(&context), Arc::clone(&services)));
-    let gateway = Arc::new(Gateway::new(services, context.limits.max_message_bytes()));
+    let gateway = Arc::new(Gateway::new(
+        services,
+        context.limits.max_message_bytes(),
+        rules.max_concurrent_streams,
+    ));
     let methods = Methods::load();
     let mut router = Router::new();
     for route in ROUTES {

@@ -165,7 +165,7 @@ pub(super) fn check(definition: &Definition, value: &str, spelled: &str) -> Resu
 }
 
 /// Milliseconds of a duration in Go's notation; `None` when it is none or is negative.
-pub(super) fn duration_ms(text: &str) -> Option<u64> {
+pub(crate) fn duration_ms(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }

@@ -74,7 +74,7 @@ const NO_DISCOVERY: &str = "discovery is not supported yet";
 const PROXY: &str = "the v2 proxy is not supported";
 const ALONE: &str = "members are compared with `etcdctl endpoint hashkv`, not by themselves";
 const BBOLT: &str = "it tunes a storage engine that config-center does not use";
-const LOGS: &str = "logs go to standard error";
+const ROTATION: &str = "let logrotate copy and truncate the file";
 const NO_TRACING: &str = "distributed tracing is not exported";
 
 use crate::fleet::keys;
@@ -160,17 +160,18 @@ pub(super) const DEFINITIONS: &[Definition] = &[
     used("auth-token", Text, "simple"),
     used("log-level", Text, "info"),
     used("log-format", Text, "console"),
+    used("log-outputs", Text, "default"),
+    // Both are names of libraries; the lines are the same.
+    used("logger", Text, "zap"),
     used("config-file", Text, ""),
     used("version", Switch, "false"),
     used("help", Switch, "false"),
     used("h", Switch, "false"),
     // Accepted, without effect in this version.
-    idle("logger", Text, "zap", LOGS),
-    idle("log-outputs", Text, "default", LOGS),
     idle("log-package-levels", Text, "", "use --log-level"),
     idle("debug", Switch, "false", "use --log-level=debug"),
-    idle("enable-log-rotation", Switch, "false", LOGS),
-    idle("log-rotation-config-json", Text, "", LOGS),
+    idle("enable-log-rotation", Switch, "false", ROTATION),
+    idle("log-rotation-config-json", Text, "", ROTATION),
     idle(
         "metrics",
         Text,

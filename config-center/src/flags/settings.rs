@@ -6,7 +6,9 @@ use std::time::Duration;
 use config_center_core::auto_compaction::Retention;
 use config_center_core::quota::DEFAULT_QUOTA_BYTES;
 
+mod logs;
 mod security;
+mod urls;
 
 use super::UsageError;
 use super::command_line::{Given, duration_ms};
@@ -16,7 +18,11 @@ use crate::fleet::keys::Namespace;
 use crate::raft::{ClusterState, InitialMember, Reconfiguration};
 use crate::tls::TlsSettings;
 
+pub use logs::{LogFormat, LogLevel, LogOutput};
 pub use security::TokenKind;
+pub use urls::{ListenAt, ListenUrl};
+
+use urls::{advertised_clients, initial_cluster, listen_urls, plain_urls};
 
 /// Below this a progress notification would be traffic of its own.
 const MIN_PROGRESS_NOTIFY_MS: u64 = 100;
@@ -27,32 +33,6 @@ const MAX_REQUEST_BYTES: u64 = 64 << 20;
 
 /// A larger quota is allowed, and warned of as in etcd.
 const ADVISED_QUOTA_BYTES: i64 = 8 << 30;
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenUrl {
-    /// As the operator wrote it, for messages.
-    pub text: String,
-    /// An IP address without brackets, or `localhost`.
-    pub host: String,
-    pub port: u16,
-    /// https
-    pub is_secure: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Console,
-    Json,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
-    Debug,
-    Info,
-    Warn,
-    Error,
-}
 
 /// What this member does for the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +87,7 @@ pub struct Settings {
     pub auth_token_ttl: Duration,
     pub log_level: LogLevel,
     pub log_format: LogFormat,
+    pub log_outputs: Vec<LogOutput>,
     /// One line each, to be logged once at the start.
     pub warnings: Vec<String>,
 }
@@ -150,6 +131,9 @@ impl Settings {
                 format!("it must be at least 5 times --heartbeat-interval ({heartbeat_ms})"),
             ));
         }
+        let most = u64::from(u32::MAX);
+        let max_concurrent_streams = number(&given, "max-concurrent-streams", 1, most)?;
+        let max_concurrent_streams = u32::try_from(max_concurrent_streams).unwrap_or(u32::MAX);
         Ok(Self {
             data_dir: PathBuf::from(data_dir),
             listen_client_urls,
@@ -171,13 +155,7 @@ impl Settings {
             election_ms,
             max_txn_ops: as_usize(number(&given, "max-txn-ops", 1, u64::from(u32::MAX))?),
             max_request_bytes: as_usize(number(&given, "max-request-bytes", 1, MAX_REQUEST_BYTES)?),
-            max_concurrent_streams: u32::try_from(number(
-                &given,
-                "max-concurrent-streams",
-                1,
-                u64::from(u32::MAX),
-            )?)
-            .unwrap_or(u32::MAX),
+            max_concurrent_streams,
             quota_bytes: quota_bytes(&given, &mut warnings)?,
             keepalive_interval: interval(&given, "grpc-keepalive-interval"),
             keepalive_timeout: interval(&given, "grpc-keepalive-timeout"),
@@ -191,6 +169,7 @@ impl Settings {
                 },
                 json_gateway: switch(&given, "enable-grpc-gateway"),
                 v2: switch(&given, "enable-v2"),
+                max_concurrent_streams,
             },
             fleet: fleet(&given)?,
             client_tls,
@@ -198,19 +177,9 @@ impl Settings {
             token_kind: security::token_kind(&given, &mut warnings)?,
             bcrypt_cost: bcrypt_cost(&given, &mut warnings)?,
             auth_token_ttl: token_ttl(&given)?,
-            log_level: log_level(&given)?,
-            log_format: match text(&given, "log-format") {
-                "console" => LogFormat::Console,
-                "json" => LogFormat::Json,
-                other => {
-                    let spelled = given.spelled("log-format");
-                    return Err(UsageError::invalid(
-                        &spelled,
-                        other,
-                        "it is json or console",
-                    ));
-                }
-            },
+            log_level: logs::level(&given)?,
+            log_format: logs::format(&given)?,
+            log_outputs: logs::outputs(&given)?,
             name,
             warnings,
         })
@@ -265,7 +234,6 @@ fn refuse_and_warn(given: &Given, warnings: &mut Vec<String>) -> Result<(), Usag
         match definition.treatment {
             Treatment::Used => {}
             _ if harmless => {}
-            Treatment::NoEffect(_) if definition.name == "log-outputs" && value == "stderr" => {}
             Treatment::NoEffect(note) => {
                 warnings.push(format!("{spelled} has no effect yet: {note}"));
             }
@@ -404,101 +372,6 @@ fn token_ttl(given: &Given) -> Result<Duration, UsageError> {
     )
 }
 
-fn log_level(given: &Given) -> Result<LogLevel, UsageError> {
-    match text(given, "log-level") {
-        "debug" => Ok(LogLevel::Debug),
-        "info" => Ok(LogLevel::Info),
-        "warn" => Ok(LogLevel::Warn),
-        // etcd's two levels above error have no counterpart.
-        "error" | "panic" | "fatal" => Ok(LogLevel::Error),
-        other => Err(UsageError::invalid(
-            &given.spelled("log-level"),
-            other,
-            "it is debug, info, warn or error",
-        )),
-    }
-}
-
-/// Comma-separated `http://host:port`.
-fn plain_urls(given: &Given, name: &str) -> Result<Vec<String>, UsageError> {
-    let mut urls = Vec::new();
-    for url in text(given, name).split(',') {
-        let url = url.trim();
-        split_url(&given.spelled(name), url)?;
-        urls.push(url.trim_end_matches('/').to_owned());
-    }
-    Ok(urls)
-}
-
-fn listen_urls(given: &Given, name: &str) -> Result<Vec<ListenUrl>, UsageError> {
-    let spelled = given.spelled(name);
-    let mut urls = Vec::new();
-    for url in text(given, name).split(',') {
-        let url = url.trim();
-        let (host, port) = split_url(&spelled, url)?;
-        if host != "localhost" && host.parse::<std::net::IpAddr>().is_err() {
-            return Err(UsageError::invalid(
-                &spelled,
-                url,
-                "listening needs an IP address or localhost, not a host name",
-            ));
-        }
-        let listen = ListenUrl {
-            text: url.to_owned(),
-            host,
-            port,
-            is_secure: url.starts_with("https://"),
-        };
-        if !urls.contains(&listen) {
-            urls.push(listen);
-        }
-    }
-    Ok(urls)
-}
-
-fn split_url(spelled: &str, url: &str) -> Result<(String, u16), UsageError> {
-    let fault = |fault: &str| UsageError::invalid(spelled, url, fault);
-    match url.split_once("://").map(|(scheme, _)| scheme) {
-        Some("http" | "https") => {}
-        Some("unix" | "unixs") => return Err(fault("unix sockets are not supported yet")),
-        _ => return Err(fault("the URL must begin with http:// or https://")),
-    }
-    let uri: http::Uri = url.parse().map_err(|_| fault("it is not a URL"))?;
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(fault("a path is not allowed"));
-    }
-    let host = uri.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    match uri.port_u16() {
-        Some(port) if !host.is_empty() => Ok((host.to_owned(), port)),
-        _ => Err(fault("it needs a host and a port")),
-    }
-}
-
-/// Clients reconnect to the advertised addresses, so a wrong one cuts them off. When only the
-/// listening addresses are given they are advertised, unless they are wildcards.
-fn advertised_clients(given: &Given, listen: &[ListenUrl]) -> Result<Vec<String>, UsageError> {
-    if given.text("advertise-client-urls").is_some() || given.text("listen-client-urls").is_none() {
-        return plain_urls(given, "advertise-client-urls");
-    }
-    let wildcard = |url: &&ListenUrl| {
-        url.host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_unspecified())
-    };
-    match listen.iter().find(wildcard) {
-        Some(url) => Err(UsageError::invalid(
-            &given.spelled("listen-client-urls"),
-            &url.text,
-            "clients cannot be told a wildcard address, set --advertise-client-urls as well",
-        )),
-        None => Ok(listen
-            .iter()
-            .map(|url| url.text.trim_end_matches('/').to_owned())
-            .collect()),
-    }
-}
-
 /// The newer of the flag's two names wins.
 fn catchup_entries(given: &Given) -> Result<u64, UsageError> {
     const NEW: &str = "snapshot-catchup-entries";
@@ -525,33 +398,6 @@ fn cluster_state(given: &Given) -> Result<ClusterState, UsageError> {
             ))
         }
     }
-}
-
-/// `name=url,…`; a name may come several times, once for each of its urls. Whether the list fits
-/// this member is judged when its data folder is found to be fresh, as in etcd.
-fn initial_cluster(given: &Given) -> Result<Vec<InitialMember>, UsageError> {
-    let cluster = text(given, "initial-cluster");
-    let spelled = given.spelled("initial-cluster");
-    let mut members: Vec<InitialMember> = Vec::new();
-    for part in cluster.split(',').filter(|_| !cluster.is_empty()) {
-        let Some((name, url)) = part.trim().split_once('=') else {
-            return Err(UsageError::invalid(
-                &spelled,
-                cluster,
-                "it is name=http://host:port",
-            ));
-        };
-        split_url(&spelled, url)?;
-        let url = url.trim_end_matches('/').to_owned();
-        match members.iter_mut().find(|member| member.name == name) {
-            Some(member) => member.peer_urls.push(url),
-            None => members.push(InitialMember {
-                name: name.to_owned(),
-                peer_urls: vec![url],
-            }),
-        }
-    }
-    Ok(members)
 }
 
 #[cfg(test)]

@@ -381,14 +381,18 @@ fn quorum(members: usize) -> usize {
     members / 2 + 1
 }
 
-/// `http(s)://host:port` without a path, and at least one.
+/// `http(s)://host:port` or `unix(s)://file` without a path, and at least one.
 fn check_urls(peer_urls: &[String]) -> Result<(), MemberRefusal> {
     let is_valid = |url: &String| {
         let Ok(uri) = url.parse::<http::Uri>() else {
             return false;
         };
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.port_u16().is_some()
+        let is_complete = match uri.scheme_str() {
+            Some("http" | "https") => uri.port_u16().is_some(),
+            Some("unix" | "unixs") => true,
+            _ => false,
+        };
+        is_complete
             && !uri.host().unwrap_or_default().is_empty()
             && matches!(uri.path(), "" | "/")
             && !url.ends_with('/')

@@ -17,7 +17,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -29,13 +28,17 @@ use super::ping_policy::PingPolicy;
 use super::shared_stream::SharedStream;
 use crate::api::grpc::{self, Services};
 use crate::api::hangup::ClientSide;
+use crate::api::http::OverTls;
 use crate::auth::CertificateName;
 use crate::metrics::Metrics;
 use crate::raft::Node;
+use crate::socket::{Listener, Socket};
 use crate::tls::ServerTls;
 
 /// What every HTTP/2 client sends first.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The first byte of a TLS handshake; no HTTP request begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// A client that connects and stays silent is let go.
 const FIRST_BYTES_TIME: Duration = Duration::from_secs(30);
 /// A client that sends its request line drop by drop is let go.
@@ -74,11 +77,20 @@ pub(super) struct HttpOptions {
     pub(super) keepalive_min_time: Duration,
 }
 
+/// What is spoken on an address.
+#[derive(Clone)]
+pub(super) enum Speaks {
+    Plain,
+    Tls(Arc<ServerTls>),
+    /// http and https were both asked for: the first byte tells.
+    Either(Arc<ServerTls>),
+}
+
 /// Accepts until the server stops.
 pub(super) async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     app: Arc<App>,
-    tls: Option<Arc<ServerTls>>,
+    speaks: Speaks,
     stopping: CancellationToken,
     running: mpsc::Sender<()>,
 ) {
@@ -88,13 +100,13 @@ pub(super) async fn accept(
             () = stopping.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 let (app, stopping, running) =
                     (Arc::clone(&app), stopping.clone(), running.clone());
-                let tls = tls.clone();
+                let speaks = speaks.clone();
                 tokio::spawn(async move {
                     app.metrics.connections.fetch_add(1, Ordering::Relaxed);
-                    if let Err(error) = serve(stream, &app, tls.as_deref(), &stopping).await {
+                    if let Err(error) = serve(stream, &app, &speaks, &stopping).await {
                         // Clients vanish all the time; whoever looks for one turns this level on.
                         tracing::debug!(%error, "a client connection ended with an error");
                     }
@@ -118,24 +130,29 @@ struct Origin {
     /// HTTP/1 only.
     client: Option<ClientSide>,
     certificate: Option<CertificateName>,
+    is_encrypted: bool,
 }
 
 async fn serve(
-    stream: TcpStream,
+    stream: Socket,
     app: &Arc<App>,
-    tls: Option<&ServerTls>,
+    speaks: &Speaks,
     stopping: &CancellationToken,
 ) -> Ended {
-    stream.set_nodelay(true)?;
+    stream.set_nodelay()?;
+    let tls = match speaks {
+        Speaks::Plain => None,
+        Speaks::Tls(tls) => Some(tls),
+        Speaks::Either(tls) => match sniff(begins_tls(&stream), stopping).await? {
+            None => return Ok(()),
+            Some(begins_tls) => begins_tls.then_some(tls),
+        },
+    };
     if let Some(tls) = tls {
         return serve_encrypted(stream, app, tls, stopping).await;
     }
-    let speaks_http2 = tokio::select! {
-        sniffed = tokio::time::timeout(FIRST_BYTES_TIME, begins_http2(&stream)) => match sniffed {
-            Ok(sniffed) => sniffed?,
-            Err(_) => return Ok(()),
-        },
-        () = stopping.cancelled() => return Ok(()),
+    let Some(speaks_http2) = sniff(begins_http2(&stream), stopping).await? else {
+        return Ok(());
     };
     if speaks_http2 {
         return serve_http2(stream, Origin::default(), app, stopping).await;
@@ -143,19 +160,33 @@ async fn serve(
     let stream = Arc::new(stream);
     let origin = Origin {
         client: Some(ClientSide(Arc::clone(&stream))),
-        certificate: None,
+        ..Origin::default()
     };
     serve_http1(SharedStream(stream), origin, app, stopping).await
 }
 
+/// What the first bytes say; `None` when they do not come in time or the server stops.
+async fn sniff(
+    first_bytes: impl Future<Output = io::Result<bool>>,
+    stopping: &CancellationToken,
+) -> io::Result<Option<bool>> {
+    tokio::select! {
+        sniffed = tokio::time::timeout(FIRST_BYTES_TIME, first_bytes) => match sniffed {
+            Ok(sniffed) => sniffed.map(Some),
+            Err(_) => Ok(None),
+        },
+        () = stopping.cancelled() => Ok(None),
+    }
+}
+
 /// Which protocol is spoken was agreed in the handshake.
 async fn serve_encrypted(
-    stream: TcpStream,
+    stream: Socket,
     app: &Arc<App>,
     tls: &ServerTls,
     stopping: &CancellationToken,
 ) -> Ended {
-    let remote = stream.peer_addr()?;
+    let remote = stream.remote();
     let stream = Arc::new(stream);
     let accepted = tokio::select! {
         accepted = tls.accept(SharedStream(Arc::clone(&stream)), remote) => accepted?,
@@ -164,6 +195,7 @@ async fn serve_encrypted(
     let mut origin = Origin {
         client: None,
         certificate: accepted.certificate_name.map(CertificateName),
+        is_encrypted: true,
     };
     if accepted.speaks_http2 {
         serve_http2(accepted.stream, origin, app, stopping).await
@@ -244,6 +276,9 @@ fn answering(
         if let Some(certificate) = &origin.certificate {
             request.extensions_mut().insert(certificate.clone());
         }
+        if origin.is_encrypted {
+            request.extensions_mut().insert(OverTls);
+        }
         Box::pin(async move { Ok(app.answer(request).await) })
     })
 }
@@ -290,8 +325,15 @@ fn http2(options: HttpOptions, calls: CallQueue) -> hyper::server::conn::http2::
     builder
 }
 
+/// Looks at the first byte without taking it.
+async fn begins_tls(stream: &Socket) -> io::Result<bool> {
+    let mut first = [0; 1];
+    let seen = stream.peek(&mut first).await?;
+    Ok(seen == 1 && first[0] == TLS_HANDSHAKE)
+}
+
 /// Looks at the first bytes without taking them. A client that closes at once counts as HTTP/1.
-async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+async fn begins_http2(stream: &Socket) -> io::Result<bool> {
     let mut first = [0; HTTP2_PREFACE.len()];
     loop {
         let seen = stream.peek(&mut first).await?;

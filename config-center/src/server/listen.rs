@@ -5,37 +5,77 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener as StdListener};
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::flags::ListenUrl;
+use crate::flags::{ListenAt, ListenUrl};
+use crate::socket::{Listener, Place};
 
 /// Connections that wait to be accepted; many clients come back at once after a restart.
 const BACKLOG: u32 = 4096;
 
 /// One address could not be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} ({url}): {cause}; nothing was changed; {advice}")]
+#[error("cannot listen on {at} ({url}): {cause}; nothing was changed; {advice}")]
 pub struct BindError {
-    address: SocketAddr,
+    at: String,
     url: String,
     cause: io::Error,
     advice: String,
 }
 
-/// Listens on every URL, or on none.
-pub(super) fn bind(
-    urls: &[ListenUrl],
-    flag: &str,
-) -> Result<Vec<(TcpListener, SocketAddr)>, BindError> {
-    urls.iter()
-        .map(|url| {
-            let address = SocketAddr::new(ip(&url.host), url.port);
-            listen(address).map_err(|cause| BindError {
-                advice: advice(&cause, flag, url.port),
-                address,
-                url: url.text.clone(),
-                cause,
-            })
+/// One address that is listened on.
+pub(super) struct Listening {
+    pub(super) listener: Listener,
+    pub(super) place: Place,
+    /// Whether unencrypted connections are served there.
+    pub(super) is_plain: bool,
+    /// Whether encrypted ones are. Both means that the first byte tells.
+    pub(super) is_secure: bool,
+}
+
+/// Listens on every URL, or on none. The same address may come with http and with https.
+pub(super) fn bind(urls: &[ListenUrl], flag: &str) -> Result<Vec<Listening>, BindError> {
+    let mut places: Vec<&ListenUrl> = Vec::new();
+    for url in urls {
+        if !places.iter().any(|place| place.at == url.at) {
+            places.push(url);
+        }
+    }
+    let bound = places.into_iter().map(|first| {
+        let spoken = || urls.iter().filter(|url| url.at == first.at);
+        let (listener, place) = listen(first, flag)?;
+        Ok(Listening {
+            listener,
+            place,
+            is_plain: spoken().any(|url| !url.is_secure),
+            is_secure: spoken().any(|url| url.is_secure),
         })
-        .collect()
+    });
+    bound.collect()
+}
+
+fn listen(url: &ListenUrl, flag: &str) -> Result<(Listener, Place), BindError> {
+    let fault = |at: String, cause: io::Error, advice: String| BindError {
+        at,
+        url: url.text.clone(),
+        cause,
+        advice,
+    };
+    match &url.at {
+        ListenAt::Tcp { host, port } => {
+            let address = SocketAddr::new(ip(host), *port);
+            let (listener, address) = listen_tcp(address).map_err(|cause| {
+                let advice = advice(&cause, flag, *port);
+                fault(address.to_string(), cause, advice)
+            })?;
+            Ok((Listener::Tcp(listener), Place::Tcp(address)))
+        }
+        ListenAt::Unix(path) => {
+            let listener = Listener::unix(path).map_err(|cause| {
+                let advice = format!("stop who uses that file, or choose another one with {flag}");
+                fault(path.display().to_string(), cause, advice)
+            })?;
+            Ok((listener, Place::Unix(path.clone())))
+        }
+    }
 }
 
 /// `localhost` is the IPv4 loopback, as etcd resolves it; other names do not pass the flags.
@@ -43,7 +83,7 @@ fn ip(host: &str) -> IpAddr {
     host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+fn listen_tcp(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {

@@ -1,5 +1,5 @@
-//! A TCP stream that two parts of the server hold: the HTTP/1 connection reads and writes it, and
-//! an endless answer waits on it for the client to go (`api::hangup`).
+//! A stream that two parts of the server hold: the HTTP/1 connection reads and writes it, and an
+//! endless answer waits on it for the client to go (`api::hangup`).
 
 use std::io;
 use std::pin::Pin;
@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::socket::Socket;
 
 /// The half that reads and writes. There must be one: readiness wakes one waiter per direction.
-pub(super) struct SharedStream(pub(super) Arc<TcpStream>);
+pub(super) struct SharedStream(pub(super) Arc<Socket>);
 
 impl AsyncRead for SharedStream {
     fn poll_read(
@@ -36,7 +37,7 @@ impl SharedStream {
     fn poll_writing(
         &self,
         cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
+        write: impl Fn(&Socket) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.0.poll_write_ready(cx))?;
@@ -69,14 +70,12 @@ impl AsyncWrite for SharedStream {
         true
     }
 
-    /// TCP has nothing to flush.
+    /// Sockets have nothing to flush.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(
-            rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Write).map_err(Into::into),
-        )
+        Poll::Ready(self.0.shutdown_write())
     }
 }

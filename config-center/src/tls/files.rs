@@ -10,6 +10,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate::Subject;
 use super::settings::TlsError;
 
 /// What tells one state of a file from the next, without reading it.
@@ -91,6 +92,20 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
         return Err(unreadable(path, "it holds no certificate in PEM"));
     }
     Ok(found)
+}
+
+/// The common name in the first certificate of a file; empty when it has none.
+///
+/// # Errors
+/// When the file holds no certificate that can be read.
+pub fn common_name(path: &Path) -> Result<String, TlsError> {
+    let chain = certificates(path)?;
+    let subject = chain.first().and_then(|first| Subject::of(first));
+    let subject = subject.ok_or_else(|| TlsError::File {
+        path: path.to_owned(),
+        what: "it holds no certificate that can be read".to_owned(),
+    })?;
+    Ok(subject.common_name)
 }
 
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

@@ -6,6 +6,7 @@
 //! loaded before stays in force.
 
 mod certificate;
+mod complaints;
 mod files;
 mod identity;
 mod peers;
@@ -14,6 +15,7 @@ mod server;
 mod settings;
 mod suites;
 
-pub use peers::peer_port;
+pub use files::common_name;
+pub use peers::{dialer, peer_port};
 pub use server::{Accepted, ServerTls};
 pub use settings::{TlsError, TlsSettings};

@@ -1,7 +1,6 @@
 //! Members among each other: both ends of a peer connection.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +11,18 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
 use super::certificate::Revoked;
+use super::complaints::Complaints;
 use super::files::{self, Reloaded};
 use super::identity::Allowed;
 use super::server::ServerTls;
 use super::settings::{TlsError, TlsSettings};
 use super::suites;
 use crate::raft::{BoxLink, PeerAcceptor, PeerDialer, PeerPort, Plain};
+use crate::socket::{Listener, Socket};
 
 /// A peer that does not finish its handshake is given up.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// # Errors
 /// When a file cannot be used or the settings contradict each other.
 pub fn peer_port(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     is_secure: bool,
     settings: &TlsSettings,
     auto_folder: &Path,
@@ -44,7 +44,10 @@ pub fn peer_port(
     }
     let server = ServerTls::for_peers(settings, auto_folder, hosts)?;
     let acceptor: Arc<dyn PeerAcceptor> = if is_secure {
-        Arc::new(Acceptor(server))
+        Arc::new(Acceptor {
+            tls: server,
+            complaints: Complaints::default(),
+        })
     } else {
         Arc::new(Plain)
     };
@@ -55,15 +58,30 @@ pub fn peer_port(
     })
 }
 
+/// Connects to urls of either scheme; https is trusted as the settings say.
+///
+/// # Errors
+/// When a file cannot be used or the settings contradict each other.
+pub fn dialer(settings: &TlsSettings) -> Result<Arc<dyn PeerDialer>, TlsError> {
+    Ok(Arc::new(Dialer::new(settings)?))
+}
+
 #[derive(Debug)]
-struct Acceptor(ServerTls);
+struct Acceptor {
+    tls: ServerTls,
+    complaints: Complaints,
+}
 
 impl PeerAcceptor for Acceptor {
-    fn accept(&self, stream: TcpStream) -> BoxFuture<'_, io::Result<BoxLink>> {
+    fn accept(&self, stream: Socket) -> BoxFuture<'_, io::Result<BoxLink>> {
         Box::pin(async move {
-            stream.set_nodelay(true)?;
-            let remote: SocketAddr = stream.peer_addr()?;
-            let accepted = self.0.accept(stream, remote).await?;
+            stream.set_nodelay()?;
+            let remote = stream.remote();
+            let accepted = self.tls.accept(stream, remote).await.inspect_err(|error| {
+                let who = remote.map_or_else(String::new, |remote| remote.ip().to_string());
+                self.complaints
+                    .say("rejected connection from a peer", &who, error);
+            })?;
             Ok(Box::new(accepted.stream) as BoxLink)
         })
     }
@@ -72,7 +90,7 @@ impl PeerAcceptor for Acceptor {
 #[derive(Debug)]
 struct Dialer {
     loaded: Reloaded<Loaded>,
-    allowed: Allowed,
+    complaints: Complaints,
 }
 
 struct Loaded {
@@ -92,18 +110,25 @@ impl Dialer {
             &settings.crl_file,
         ];
         let paths = paths.into_iter().flatten().cloned().collect();
-        let allowed = Allowed::of(&settings);
         Ok(Self {
             loaded: Reloaded::new(paths, move || load(&settings))?,
-            allowed,
+            complaints: Complaints::default(),
         })
     }
 
     async fn connect(&self, url: &Uri) -> io::Result<BoxLink> {
         let stream = Plain::connect(url).await?;
-        if url.scheme_str() != Some("https") {
+        if !matches!(url.scheme_str(), Some("https" | "unixs")) {
             return Ok(Box::new(stream));
         }
+        self.encrypt(stream, url).await.inspect_err(|error| {
+            let peer = url.to_string();
+            self.complaints
+                .say("cannot agree with the peer on TLS", &peer, error);
+        })
+    }
+
+    async fn encrypt(&self, stream: Socket, url: &Uri) -> io::Result<BoxLink> {
         let host = url.host().unwrap_or_default();
         let host = host
             .trim_start_matches('[')
@@ -116,11 +141,10 @@ impl Dialer {
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let is_revoked = chain.iter().any(|shown| loaded.revoked.contains(shown));
-        if is_revoked || !self.allowed.admits(chain.first()) {
+        if chain.iter().any(|shown| loaded.revoked.contains(shown)) {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                "the peer's certificate is revoked or names somebody else",
+                "the peer's certificate is revoked",
             ));
         }
         Ok(Box::new(stream))
@@ -145,7 +169,12 @@ fn load(settings: &TlsSettings) -> Result<Loaded, TlsError> {
             let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| TlsError::Settings(error.to_string()))?;
-            builder.with_webpki_verifier(verifier)
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Named {
+                    signed: verifier,
+                    allowed: Allowed::of(settings),
+                }))
         }
         None if settings.auto => builder
             .dangerous()
@@ -185,6 +214,62 @@ fn load(settings: &TlsSettings) -> Result<Loaded, TlsError> {
         config: Arc::new(config),
         revoked,
     })
+}
+
+/// Checks the authority, the host and then the list of allowed names, all within the handshake: so
+/// the other side is told by an alert that its certificate was refused.
+#[derive(Debug)]
+struct Named {
+    signed: Arc<WebPkiServerVerifier>,
+    allowed: Allowed,
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.signed.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        if self.allowed.admits(Some(end_entity)) {
+            Ok(verified)
+        } else {
+            Err(CertificateError::NotValidForName.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed
+            .verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.signed
+            .verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
+    }
 }
 
 /// `--peer-auto-tls`: certificates that every member makes for itself prove nothing, so only the

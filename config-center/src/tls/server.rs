@@ -115,7 +115,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// When the other end does not finish, speaks no TLS, or is not allowed.
-    pub async fn accept<S>(&self, stream: S, remote: SocketAddr) -> io::Result<Accepted<S>>
+    pub async fn accept<S>(&self, stream: S, remote: Option<SocketAddr>) -> io::Result<Accepted<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -135,7 +135,7 @@ impl ServerTls {
             return Err(refused("client certificate authentication failed"));
         }
         if self.checks_address
-            && let Some(shown) = chain.first()
+            && let (Some(shown), Some(remote)) = (chain.first(), remote)
             && !identity::comes_from(shown, remote).await
         {
             return Err(refused("its certificate names other hosts"));

@@ -15,7 +15,7 @@ use super::frames::Messages;
 use super::json::Notation;
 use super::method::Method;
 use super::requests::JsonMessages;
-use super::{Gateway, answers};
+use super::{Gateway, Place, answers};
 use crate::api::hangup::{self, ClientSide};
 
 /// Answers when the first message is there, as etcd does: a stream that is refused at once has a
@@ -30,6 +30,10 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let requests = match requests(gateway, &method, notation, body).await {
         Ok(requests) => requests,
+        Err(status) => return answers::stream_refused(&status),
+    };
+    let place = match gateway.place(client.as_ref()).await {
+        Ok(place) => place,
         Err(status) => return answers::stream_refused(&status),
     };
     let begun = async {
@@ -53,6 +57,7 @@ pub(super) async fn answer(
                 first,
                 client,
                 ended: false,
+                _place: place,
             };
             let lines = stream::unfold(lines, |mut lines| async {
                 let line = lines.next().await?;
@@ -92,6 +97,7 @@ struct Lines {
     first: Option<Bytes>,
     client: Option<ClientSide>,
     ended: bool,
+    _place: Place,
 }
 
 impl Lines {

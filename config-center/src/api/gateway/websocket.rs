@@ -18,7 +18,7 @@ use tonic::Status;
 use super::frames::{Messages, framed};
 use super::json::Notation;
 use super::method::Method;
-use super::{Gateway, answers};
+use super::{Gateway, Place, answers};
 
 /// Requests that wait for the service to take them. The client is read no further meanwhile.
 const REQUESTS: usize = 1;
@@ -45,7 +45,11 @@ pub(super) fn upgrade(
             let body = tonic::body::Body::new(StreamBody::new(frames));
             let calling = {
                 let (gateway, method) = (Arc::clone(&gateway), Arc::clone(&method));
-                async move { Messages::of(gateway.call(&method, &headers, body).await) }
+                async move {
+                    let place = gateway.place(None).await?;
+                    let messages = Messages::of(gateway.call(&method, &headers, body).await)?;
+                    Ok((messages, place))
+                }
             };
             let conversation = Conversation {
                 method,
@@ -68,18 +72,22 @@ struct Conversation {
 }
 
 enum Answer {
-    Coming(Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>),
-    Here(Messages),
+    Coming(Pin<Box<dyn Future<Output = Result<(Messages, Place), Status>> + Send>>),
+    Here { messages: Messages, _place: Place },
 }
 
 impl Answer {
     /// The next message. May be dropped and asked again.
     async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         if let Self::Coming(calling) = self {
-            *self = Self::Here(calling.await?);
+            let (messages, place) = calling.await?;
+            *self = Self::Here {
+                messages,
+                _place: place,
+            };
         }
         match self {
-            Self::Here(messages) => messages.next().await,
+            Self::Here { messages, .. } => messages.next().await,
             Self::Coming(_) => Ok(None),
         }
     }

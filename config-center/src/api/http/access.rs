@@ -42,6 +42,10 @@ impl Allowed {
     }
 }
 
+/// In the extensions of every request that came encrypted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OverTls;
+
 /// Stands before every route.
 pub(super) async fn guard(
     State(access): State<Arc<Access>>,
@@ -83,7 +87,7 @@ pub(super) async fn guard(
 /// The host that the client believes to talk to, if that is none of ours. With TLS the certificate
 /// has answered the question already.
 fn foreign_host(hosts: &Allowed, request: &Request) -> Option<String> {
-    if *hosts == Allowed::Any {
+    if *hosts == Allowed::Any || request.extensions().get::<OverTls>().is_some() {
         return None;
     }
     let by_uri = request

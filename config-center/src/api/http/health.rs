@@ -111,6 +111,7 @@ pub(super) async fn checks(
     (TEXT, report).into_response()
 }
 
+/// As etcd 3.4 answers, or with its reason to a question that only 3.5 and later understand.
 pub(super) async fn health(
     State(context): State<Arc<Context>>,
     method: Method,
@@ -127,6 +128,12 @@ pub(super) async fn health(
         None => (StatusCode::OK, "true"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "false"),
     };
+    // The form follows the question: parameters came with etcd 3.5, and so did the reason. Probes
+    // made for 3.4 compare the whole body.
+    if query.is_empty() {
+        let body = format!("{{\"health\":\"{health}\"}}");
+        return (status, [(header::CONTENT_TYPE, JSON)], body).into_response();
+    }
     // Written by hand so that the fields come in etcd's order; no reason needs escaping.
     let body = format!(
         "{{\"health\":\"{health}\",\"reason\":\"{}\"}}",

@@ -6,7 +6,8 @@ use std::time::Duration;
 use config_center_core::auto_compaction::Retention;
 
 use crate::flags::{
-    Invocation, LogFormat, LogLevel, Settings, UsageError, help_text, parse, version_text,
+    Invocation, ListenAt, LogFormat, LogLevel, LogOutput, Settings, UsageError, help_text, parse,
+    version_text,
 };
 use crate::raft::ClusterState;
 
@@ -33,13 +34,47 @@ fn fault(line: &str) -> String {
         .to_string()
 }
 
+fn tcp(host: &str, port: u16) -> ListenAt {
+    let host = host.to_owned();
+    ListenAt::Tcp { host, port }
+}
+
+#[test]
+fn a_log_may_go_to_several_places() {
+    let outputs = |line: &str| settings(line).log_outputs;
+    assert_eq!(outputs(""), [LogOutput::Stderr]);
+    assert_eq!(
+        outputs("--logger capnslog --log-outputs stdout,/var/log/c.log,stdout"),
+        [LogOutput::Stdout, LogOutput::File("/var/log/c.log".into())]
+    );
+    assert!(fault("--log-outputs systemd/journal").contains("in the journal already"));
+    assert!(fault("--logger log4j").contains("zap or capnslog"));
+}
+
+#[test]
+fn a_unix_socket_is_a_file() {
+    let settings = settings(
+        "--listen-client-urls unix:///run/c.sock,http://127.0.0.1:1 \
+         --advertise-client-urls http://127.0.0.1:1 --listen-peer-urls unix://p.sock:1 \
+         --initial-advertise-peer-urls unix://p.sock:1 --initial-cluster default=unix://p.sock:1",
+    );
+    let unix = |path: &str| ListenAt::Unix(path.into());
+    assert_eq!(settings.listen_client_urls[0].at, unix("/run/c.sock"));
+    assert_eq!(settings.listen_client_urls[0].host(), None);
+    assert_eq!(settings.listen_peer_urls[0].at, unix("p.sock:1"));
+    assert_eq!(settings.advertise_peer_urls, ["unix://p.sock:1"]);
+    assert!(fault("--listen-client-urls unix://").contains("needs a file"));
+    let advertised = fault("--initial-advertise-peer-urls unix:///run/p.sock");
+    assert!(advertised.contains("without a path"), "{advertised}");
+    assert!(fault("--listen-client-urls unixs://c").contains("needs --cert-file"));
+}
+
 #[test]
 fn defaults_are_those_of_etcd() {
     let settings = settings("");
     assert_eq!(settings.name, "default");
     assert_eq!(settings.data_dir, Path::new("default.etcd"));
-    assert_eq!(settings.listen_client_urls[0].host, "localhost");
-    assert_eq!(settings.listen_client_urls[0].port, 2379);
+    assert_eq!(settings.listen_client_urls[0].at, tcp("localhost", 2379));
     assert_eq!(settings.advertise_client_urls, ["http://localhost:2379"]);
     assert_eq!(settings.advertise_peer_urls, ["http://localhost:2380"]);
     assert_eq!(settings.cluster_token, "etcd-cluster");
@@ -97,7 +132,7 @@ fn a_unit_file_of_etcd_is_accepted() {
          --experimental-watch-progress-notify-interval=1m30s",
     );
     assert_eq!(settings.data_dir, Path::new("/var/lib/etcd"));
-    assert_eq!(settings.listen_client_urls[1].host, "::1");
+    assert_eq!(settings.listen_client_urls[1].host(), Some("::1"));
     assert_eq!(settings.advertise_client_urls, ["http://10.0.0.1:2379"]);
     assert_eq!(settings.watch_progress_interval, Duration::from_secs(90));
     assert_eq!(settings.max_concurrent_streams, 7);
@@ -250,7 +285,7 @@ fn bad_values_name_the_flag_and_the_fault() {
         ),
         (
             "--listen-client-urls 127.0.0.1:1",
-            "invalid value \"127.0.0.1:1\" for --listen-client-urls: the URL must begin with http:// or https://",
+            "invalid value \"127.0.0.1:1\" for --listen-client-urls: the URL must begin with http://, https://, unix:// or unixs://",
         ),
         (
             "--listen-client-urls http://127.0.0.1",
@@ -379,7 +414,7 @@ wal-dir:
     assert_eq!(settings.name, "infra1");
     assert_eq!(settings.data_dir, Path::new("/var/lib/etcd"));
     assert_eq!((settings.heartbeat_ms, settings.election_ms), (50, 500));
-    assert_eq!(settings.listen_client_urls[1].port, 14001);
+    assert_eq!(settings.listen_client_urls[1].at, tcp("127.0.0.1", 14001));
     assert_eq!(settings.quota_bytes, Some(1_000_000));
     assert_eq!(settings.max_txn_ops, 7);
     assert_eq!(settings.watch_progress_interval, Duration::from_secs(90));

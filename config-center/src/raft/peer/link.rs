@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::socket::Socket;
 
 /// A connected stream, plain or encrypted.
 pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -23,10 +25,10 @@ pub trait PeerDialer: fmt::Debug + Send + Sync {
 
 /// Turns an accepted connection into a link, or refuses it.
 pub trait PeerAcceptor: fmt::Debug + Send + Sync {
-    fn accept(&self, stream: TcpStream) -> BoxFuture<'_, io::Result<BoxLink>>;
+    fn accept(&self, stream: Socket) -> BoxFuture<'_, io::Result<BoxLink>>;
 }
 
-/// TCP without encryption, in both directions.
+/// No encryption, in both directions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
@@ -34,11 +36,11 @@ pub struct Plain;
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 impl Plain {
-    /// A TCP connection to the host and port of this url, for whatever goes on top of it.
+    /// A connection to where this url points, for whatever goes on top of it.
     ///
     /// # Errors
     /// When nobody answers there.
-    pub async fn connect(url: &Uri) -> io::Result<TcpStream> {
+    pub async fn connect(url: &Uri) -> io::Result<Socket> {
         connect(url).await
     }
 }
@@ -50,16 +52,21 @@ impl PeerDialer for Plain {
 }
 
 impl PeerAcceptor for Plain {
-    fn accept(&self, stream: TcpStream) -> BoxFuture<'_, io::Result<BoxLink>> {
+    fn accept(&self, stream: Socket) -> BoxFuture<'_, io::Result<BoxLink>> {
         Box::pin(async move {
-            stream.set_nodelay(true)?;
+            stream.set_nodelay()?;
             Ok(Box::new(stream) as BoxLink)
         })
     }
 }
 
-/// A TCP connection to the host and port of this url.
-pub(super) async fn connect(url: &Uri) -> io::Result<TcpStream> {
+/// A connection to the host and port of this url, or to the file that a `unix` url names.
+pub(super) async fn connect(url: &Uri) -> io::Result<Socket> {
+    if is_unix(url)
+        && let Some(file) = url.authority()
+    {
+        return UnixStream::connect(file.as_str()).await.map(Socket::Unix);
+    }
     let host = url.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = url.port_u16().unwrap_or(0);
@@ -67,7 +74,11 @@ pub(super) async fn connect(url: &Uri) -> io::Result<TcpStream> {
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Socket::Tcp(stream))
+}
+
+fn is_unix(url: &Uri) -> bool {
+    matches!(url.scheme_str(), Some("unix" | "unixs"))
 }
 
 /// Whether a process listens there: `Some(false)` when the system itself refuses the connection,
@@ -76,6 +87,8 @@ pub(super) async fn is_listening(url: &Uri) -> Option<bool> {
     match connect(url).await {
         Ok(_) => Some(true),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Some(false),
+        // The file of a Unix socket goes with its process.
+        Err(error) if is_unix(url) && error.kind() == io::ErrorKind::NotFound => Some(false),
         Err(_) => None,
     }
 }

@@ -9,7 +9,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use schemas::peer::peer_server::PeerServer;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
@@ -18,6 +17,7 @@ use super::directory::Timing;
 use super::link::{PeerAcceptor, PeerDialer, Plain};
 use super::service::PeerService;
 use crate::raft::node::Node;
+use crate::socket::{Listener, Socket};
 
 /// Pause after the system refused a connection (too many open files), so as not to spin.
 const ACCEPT_RETRY_TIME: Duration = Duration::from_millis(50);
@@ -31,15 +31,15 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 #[derive(Debug)]
 pub struct PeerPort {
     /// Bound already: a taken port must be noticed before the data folder is touched.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Listener>,
     pub dialer: Arc<dyn PeerDialer>,
     pub acceptor: Arc<dyn PeerAcceptor>,
 }
 
 impl PeerPort {
-    /// TCP without encryption.
+    /// Without encryption.
     #[must_use]
-    pub fn plain(listeners: Vec<TcpListener>) -> Self {
+    pub fn plain(listeners: Vec<Listener>) -> Self {
         Self {
             listeners,
             dialer: Arc::new(Plain),
@@ -67,7 +67,7 @@ impl PeerHost {
 
 /// Serves until `stopping`; then every connection is cut.
 pub(in crate::raft) fn serve(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     acceptor: &Arc<dyn PeerAcceptor>,
     host: &Arc<PeerHost>,
     timing: Timing,
@@ -93,14 +93,14 @@ struct Accepting {
 }
 
 impl Accepting {
-    async fn run(self, listener: TcpListener) {
+    async fn run(self, listener: Listener) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.stopping.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok(stream) => {
                     let accepting = self.clone();
                     tokio::spawn(async move {
                         let stopping = accepting.stopping.clone();
@@ -122,7 +122,7 @@ impl Accepting {
 
     async fn connection(
         self,
-        stream: TcpStream,
+        stream: Socket,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let link = tokio::time::timeout(ACCEPT_TIME, self.acceptor.accept(stream))
             .await

@@ -37,7 +37,7 @@ impl Seat {
     }
 
     pub(super) async fn start(&mut self, listener: TcpListener) -> Result<(), StartError> {
-        let node = Node::start(self.config.clone(), PeerPort::plain(vec![listener])).await?;
+        let node = Node::start(self.config.clone(), PeerPort::plain(vec![listener.into()])).await?;
         self.node = Some(node);
         Ok(())
     }
