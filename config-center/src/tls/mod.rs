@@ -10,6 +10,7 @@ mod complaints;
 mod files;
 mod identity;
 mod peers;
+mod pinned;
 mod self_signed;
 mod server;
 mod settings;

@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::certificate::{Revoked, Subject};
 use super::files::{self, Reloaded};
 use super::identity::{self, Allowed};
+use super::pinned::{Clients, Pinned};
 use super::self_signed;
 use super::settings::{TlsError, TlsSettings};
 use super::suites;
@@ -173,7 +174,11 @@ fn load(settings: &TlsSettings) -> Result<Loaded, TlsError> {
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| TlsError::Settings(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
+            let pinned = Pinned::new(files::certificates(path)?);
+            builder.with_client_cert_verifier(Arc::new(Clients {
+                signed: verifier,
+                pinned,
+            }))
         }
         None if settings.client_cert_auth => {
             return Err(TlsError::Settings(
