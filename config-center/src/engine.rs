@@ -17,6 +17,7 @@ use schemas::command::{Command, command::Op};
 use tokio::sync::Notify;
 
 use crate::auth::SimpleTokens;
+use crate::metrics::Operations;
 
 /// The shared state of one member.
 pub struct Engine {
@@ -28,6 +29,7 @@ pub struct Engine {
     auth_enabled: AtomicBool,
     streams: Mutex<FxHashMap<u64, Arc<Notify>>>,
     next_stream_id: AtomicU64,
+    operations: Operations,
     started: Instant,
 }
 
@@ -50,6 +52,7 @@ impl Engine {
             auth_enabled: AtomicBool::new(false),
             streams: Mutex::default(),
             next_stream_id: AtomicU64::new(1),
+            operations: Operations::default(),
             started: Instant::now(),
         };
         engine.replace(state);
@@ -84,6 +87,7 @@ impl Engine {
                 .map(|(index, command)| {
                     let one = state.apply(command);
                     self.follow_auth(index, command, &one);
+                    self.operations.applied(&one);
                     one
                 })
                 .collect();
@@ -101,6 +105,11 @@ impl Engine {
             }
         }
         applied
+    }
+
+    /// What was done with keys, for the metrics.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Keeps the tokens in step with the users.

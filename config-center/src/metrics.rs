@@ -5,10 +5,12 @@
 //! Knows no service: it is told what happened.
 
 mod exposition;
+mod operations;
 mod process;
 mod rpc;
 
-pub use exposition::{Figures, Histogram};
+pub use exposition::{Disk, Figures, Histogram, PeerTraffic, Version};
+pub use operations::Operations;
 pub use rpc::Rpc;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

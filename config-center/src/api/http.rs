@@ -20,7 +20,7 @@ use super::routes::{Answers, ROUTES};
 use super::v2::{self, V2};
 use crate::flags::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::fleet;
-use crate::metrics::{Figures, Histogram};
+use crate::metrics::{Figures, Version};
 
 pub(super) const JSON: &str = "application/json";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -129,15 +129,16 @@ async fn metrics(State(context): State<Arc<Context>>, method: Method) -> Respons
     if method != Method::GET {
         return only_get();
     }
-    let syncs = context.node.log_syncs();
-    let syncs = Histogram {
-        buckets: syncs.buckets,
-        count: syncs.count,
-        sum_s: syncs.sum_s,
-    };
-    let body = context
-        .metrics
-        .render(&figures(&context), Some(&syncs), ETCD_VERSION);
+    let body = context.metrics.render(
+        &figures(&context),
+        context.engine().operations(),
+        &context.node.disk(),
+        &context.node.peer_traffic(),
+        Version {
+            server: ETCD_VERSION,
+            cluster: ETCD_CLUSTER_VERSION.trim_end_matches(".0"),
+        },
+    );
     ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], body).into_response()
 }
 
@@ -165,6 +166,8 @@ fn figures(context: &Context) -> Figures {
         watchers,
         watch_streams,
         leases,
+        is_learner: status.is_learner,
+        quota_bytes: context.limits.quota_bytes,
     }
 }
 

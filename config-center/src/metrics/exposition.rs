@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
-use super::{Metrics, Rpc, process};
+use super::{Metrics, Operations, Rpc, process};
 
 /// gRPC's names of its codes, as grpc_server_handled_total spells them.
 const CODE_NAMES: [&str; super::CODES] = [
@@ -42,6 +42,24 @@ pub struct Figures {
     pub watchers: usize,
     pub watch_streams: usize,
     pub leases: usize,
+    pub is_learner: bool,
+    /// `None`: no limit.
+    pub quota_bytes: Option<i64>,
+}
+
+/// How long the disk took.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    pub log_flush: Histogram,
+    pub state_commit: Histogram,
+}
+
+/// Bytes on the connections that this member has made to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerTraffic {
+    pub member_id: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
 }
 
 /// A histogram kept elsewhere: upper bounds in seconds with the count at or below each.
@@ -92,26 +110,32 @@ impl Metrics {
     pub fn render(
         &self,
         figures: &Figures,
-        wal_fsync: Option<&Histogram>,
-        version: &str,
+        operations: &Operations,
+        disk: &Disk,
+        peers: &[PeerTraffic],
+        version: Version<'_>,
     ) -> String {
         self.observe_leader(figures.leader_id);
         let mut page = Page::default();
         self.server(&mut page, figures, version);
-        store(&mut page, figures);
-        if let Some(histogram) = wal_fsync {
-            page.histogram(
-                "etcd_disk_wal_fsync_duration_seconds",
-                "How long a group of log entries took to reach the disk.",
-                histogram,
-            );
-        }
+        store(&mut page, figures, operations);
+        page.histogram(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "How long a group of log entries took to reach the disk.",
+            &disk.log_flush,
+        );
+        page.histogram(
+            "etcd_disk_backend_commit_duration_seconds",
+            "How long a transaction of the state took.",
+            &disk.state_commit,
+        );
+        network(&mut page, peers);
         self.calls(&mut page);
         self.process(&mut page);
         page.0
     }
 
-    fn server(&self, page: &mut Page, figures: &Figures, version: &str) {
+    fn server(&self, page: &mut Page, figures: &Figures, version: Version<'_>) {
         let has_leader = u8::from(figures.leader_id != 0);
         let is_leader = u8::from(figures.leader_id != 0 && figures.leader_id == figures.member_id);
         page.single(
@@ -130,7 +154,7 @@ impl Metrics {
             "etcd_server_is_learner",
             "gauge",
             "1 if this member is a learner.",
-            0,
+            u8::from(figures.is_learner),
         );
         page.single(
             "etcd_server_leader_changes_seen_total",
@@ -169,8 +193,24 @@ impl Metrics {
         );
         page.line(
             "etcd_server_version",
-            &format!("server_version=\"{version}\""),
+            &format!("server_version=\"{}\"", version.server),
             1,
+        );
+        page.head(
+            "etcd_cluster_version",
+            "gauge",
+            "The etcd version that the cluster agrees on.",
+        );
+        page.line(
+            "etcd_cluster_version",
+            &format!("cluster_version=\"{}\"", version.cluster),
+            1,
+        );
+        page.single(
+            "etcd_server_quota_backend_bytes",
+            "gauge",
+            "The quota of the database; 0: none.",
+            figures.quota_bytes.unwrap_or(0),
         );
         page.head(
             "etcd_server_id",
@@ -251,7 +291,58 @@ impl Metrics {
     }
 }
 
-fn store(page: &mut Page, figures: &Figures) {
+/// Which etcd this is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Version<'a> {
+    pub server: &'a str,
+    /// Without the last number.
+    pub cluster: &'a str,
+}
+
+fn network(page: &mut Page, peers: &[PeerTraffic]) {
+    let name = "etcd_network_peer_sent_bytes_total";
+    page.head(
+        name,
+        "counter",
+        "Bytes sent to a member on connections made here.",
+    );
+    for peer in peers {
+        let to = format!("To=\"{:x}\"", peer.member_id);
+        page.line(name, &to, peer.sent_bytes);
+    }
+    let name = "etcd_network_peer_received_bytes_total";
+    page.head(
+        name,
+        "counter",
+        "Bytes received from a member on connections made here.",
+    );
+    for peer in peers {
+        let from = format!("From=\"{:x}\"", peer.member_id);
+        page.line(name, &from, peer.received_bytes);
+    }
+}
+
+fn store(page: &mut Page, figures: &Figures, operations: &Operations) {
+    for (name, help, count) in [
+        ("etcd_mvcc_put_total", "Puts carried out.", &operations.puts),
+        (
+            "etcd_mvcc_delete_total",
+            "Deletions carried out.",
+            &operations.deletes,
+        ),
+        (
+            "etcd_mvcc_txn_total",
+            "Transactions carried out.",
+            &operations.txns,
+        ),
+        (
+            "etcd_mvcc_range_total",
+            "Reads served here, and those in transactions.",
+            &operations.ranges,
+        ),
+    ] {
+        page.single(name, "counter", help, count.load(Ordering::Relaxed));
+    }
     page.single(
         "etcd_mvcc_db_total_size_in_bytes",
         "gauge",
@@ -312,12 +403,30 @@ mod tests {
             count: 3,
             sum_s: 0.5,
         };
-        let page = metrics.render(&figures, Some(&histogram), "3.7.1");
+        let disk = Disk {
+            log_flush: histogram,
+            ..Disk::default()
+        };
+        let peers = [PeerTraffic {
+            member_id: 255,
+            sent_bytes: 3,
+            received_bytes: 4,
+        }];
+        let version = Version {
+            server: "3.7.1",
+            cluster: "3.7",
+        };
+        let page = metrics.render(&figures, &Operations::default(), &disk, &peers, version);
         for line in [
             "etcd_server_has_leader 1",
             "etcd_server_is_leader 1",
             "etcd_server_leader_changes_seen_total 1",
             "etcd_server_version{server_version=\"3.7.1\"} 1",
+            "etcd_cluster_version{cluster_version=\"3.7\"} 1",
+            "etcd_network_peer_sent_bytes_total{To=\"ff\"} 3",
+            "etcd_network_peer_received_bytes_total{From=\"ff\"} 4",
+            "etcd_mvcc_put_total 0",
+            "etcd_disk_backend_commit_duration_seconds_count 0",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 2",
             "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 3",
             "grpc_server_handled_total{grpc_code=\"ResourceExhausted\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"} 1",

@@ -144,11 +144,12 @@ impl Node {
         )
         .map_err(|error| failed(error.to_string()))?;
         let mark = state_machine.mark();
+        let log_store = LogStore::new(log.clone(), &recovery);
         let raft = Raft::new(
             identity.member_id,
             Arc::new(raft_config),
             PeerFactory::new(Arc::clone(&directory), removal.clone(), state.clone()),
-            LogStore::new(log.clone(), &recovery),
+            log_store,
             state_machine,
         )
         .await

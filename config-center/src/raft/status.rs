@@ -4,6 +4,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Instant as _, ServerState};
 
 use super::node::Node;
+use crate::metrics::{Disk, Histogram, PeerTraffic};
 use crate::storage::SyncCounts;
 
 /// Cheap to take.
@@ -49,10 +50,24 @@ impl Node {
         }
     }
 
-    /// How long the log's syncs have taken so far.
+    /// How long the disk has taken.
     #[must_use]
-    pub fn log_syncs(&self) -> SyncCounts {
-        self.log.sync_counts()
+    pub fn disk(&self) -> Disk {
+        let histogram = |counts: SyncCounts| Histogram {
+            buckets: counts.buckets,
+            count: counts.count,
+            sum_s: counts.sum_s,
+        };
+        Disk {
+            log_flush: histogram(self.log.sync_counts()),
+            state_commit: histogram(self.state.commit_counts()),
+        }
+    }
+
+    /// What went to and came from the other members.
+    #[must_use]
+    pub fn peer_traffic(&self) -> Vec<PeerTraffic> {
+        self.directory.traffic()
     }
 
     /// The present term, for headers.

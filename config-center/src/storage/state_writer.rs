@@ -28,6 +28,7 @@ use super::state_db::{Folded, StateDb};
 use super::state_load::{self, LoadedState};
 use super::state_purge;
 use super::state_size::{SharedSizes, StateSizes};
+use super::sync_times::{SyncCounts, SyncTimes};
 
 /// Applied groups that may wait for the writer.
 const STATE_QUEUE_DEPTH: usize = 1024;
@@ -91,6 +92,7 @@ struct Shared {
     /// Ends the gathering early.
     hurry: Notify,
     sizes: SharedSizes,
+    commits: SyncTimes,
     purged: watch::Sender<i64>,
     /// Held for reading while a copy is made. A snapshot must not take the database's place then:
     /// the copy's reader would keep its write-ahead log.
@@ -119,6 +121,7 @@ impl StateHandle {
             queued_rows: AtomicUsize::new(0),
             hurry: Notify::new(),
             sizes: SharedSizes::new(db.sizes().await?),
+            commits: SyncTimes::default(),
             purged: watch::Sender::new(loaded.progress.purged),
             copying: tokio::sync::RwLock::default(),
         });
@@ -217,6 +220,12 @@ impl StateHandle {
     #[must_use]
     pub fn sizes(&self) -> StateSizes {
         self.shared.sizes.get()
+    }
+
+    /// How long its transactions took.
+    #[must_use]
+    pub fn commit_counts(&self) -> SyncCounts {
+        self.shared.commits.counts()
     }
 
     /// Bytes that were applied and are not written yet, rounded up.
@@ -344,7 +353,9 @@ impl StateWriter {
             if self.doomed.is_empty() {
                 progress.purged = self.purging;
             }
+            let begun = Instant::now();
             self.db()?.write(&folded, &doomed, &progress).await?;
+            self.shared.commits.record(begun.elapsed());
             self.is_unmeasured = true;
             let is_purged = progress.purged > self.progress.purged;
             self.progress = progress;

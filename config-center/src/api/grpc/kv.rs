@@ -168,9 +168,11 @@ impl KvService {
                 (state.range(&range), state.revision())
             })
             .await?;
+        let answer = answer?;
+        self.0.engine().operations().read();
         Ok(RangeResponse {
             header: Some(self.0.header(revision)),
-            ..answer?
+            ..answer
         })
     }
 

@@ -21,7 +21,8 @@ use tower_service::Service;
 
 use super::MAX_MESSAGE_BYTES;
 use super::guard::Stamp;
-use super::link::{BoxLink, PeerDialer, is_listening};
+use super::link::{BoxLink, Counted, PeerDialer, Traffic, is_listening};
+use crate::metrics::PeerTraffic;
 use crate::raft::error::{MemberFault, MemberRefusal, ProposeError};
 use crate::raft::membership::ChangedMembers;
 use crate::storage::Identity;
@@ -52,6 +53,7 @@ pub(super) struct Remote {
     pub(super) stamp: Stamp,
     pub(super) timing: Timing,
     urls: Arc<RwLock<Vec<Uri>>>,
+    traffic: Arc<Traffic>,
     /// Entries, heartbeats, votes and what is forwarded.
     channel: Channel,
     /// Snapshots, so that nothing else waits behind one.
@@ -84,9 +86,11 @@ impl Directory {
             return known;
         }
         let urls = Arc::new(RwLock::new(urls));
+        let traffic = Arc::new(Traffic::default());
         let connector = Connector {
             dialer: Arc::clone(&self.dialer),
             urls: Arc::clone(&urls),
+            traffic: Arc::clone(&traffic),
         };
         let endpoint = endpoint(self.timing);
         let remote = Arc::new(Remote {
@@ -94,6 +98,7 @@ impl Directory {
             stamp: Stamp::new(self.me, id),
             timing: self.timing,
             urls,
+            traffic,
             channel: endpoint.connect_with_connector_lazy(connector.clone()),
             bulk: endpoint.connect_with_connector_lazy(connector),
         });
@@ -114,6 +119,17 @@ impl Directory {
             }
         }
         self.remotes.write().retain(|id, _| present.contains(id));
+    }
+
+    /// Bytes so far, by member.
+    pub(in crate::raft) fn traffic(&self) -> Vec<PeerTraffic> {
+        let remotes = self.remotes.read();
+        let mut traffic: Vec<PeerTraffic> = remotes
+            .values()
+            .map(|remote| remote.traffic.of(remote.id))
+            .collect();
+        traffic.sort_unstable_by_key(|peer| peer.member_id);
+        traffic
     }
 
     /// Whether a member's process is known to have ended: every one of its addresses refuses
@@ -172,6 +188,7 @@ impl Directory {
         let connector = Connector {
             dialer,
             urls: Arc::new(RwLock::new(parse(&[url.to_owned()]))),
+            traffic: Arc::default(),
         };
         client(endpoint(timing).connect_with_connector_lazy(connector))
     }
@@ -222,6 +239,7 @@ fn parse(peer_urls: &[String]) -> Vec<Uri> {
 struct Connector {
     dialer: Arc<dyn PeerDialer>,
     urls: Arc<RwLock<Vec<Uri>>>,
+    traffic: Arc<Traffic>,
 }
 
 impl Service<Uri> for Connector {
@@ -236,11 +254,15 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let dialer = Arc::clone(&self.dialer);
         let urls = self.urls.read().clone();
+        let traffic = Arc::clone(&self.traffic);
         Box::pin(async move {
             let mut last = io::Error::other("the member has no peer url");
             for url in &urls {
                 match dialer.dial(url).await {
-                    Ok(link) => return Ok(TokioIo::new(link)),
+                    Ok(link) => {
+                        let link: BoxLink = Box::new(Counted { link, traffic });
+                        return Ok(TokioIo::new(link));
+                    }
                     Err(error) => last = error,
                 }
             }

@@ -2,13 +2,18 @@
 
 use std::fmt;
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::Uri;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::metrics::PeerTraffic;
 use crate::socket::Socket;
 
 /// A connected stream, plain or encrypted.
@@ -90,5 +95,84 @@ pub(super) async fn is_listening(url: &Uri) -> Option<bool> {
         // The file of a Unix socket goes with its process.
         Err(error) if is_unix(url) && error.kind() == io::ErrorKind::NotFound => Some(false),
         Err(_) => None,
+    }
+}
+
+/// Bytes on all connections to one member, those that have ended included.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    sent_bytes: AtomicU64,
+    received_bytes: AtomicU64,
+}
+
+impl Traffic {
+    pub(super) fn of(&self, member_id: u64) -> PeerTraffic {
+        PeerTraffic {
+            member_id,
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            received_bytes: self.received_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A link whose bytes are counted.
+pub(super) struct Counted {
+    pub(super) link: BoxLink,
+    pub(super) traffic: Arc<Traffic>,
+}
+
+impl Counted {
+    fn wrote(&self, written: usize) -> Poll<io::Result<usize>> {
+        let bytes = written as u64;
+        self.traffic.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.link).poll_read(cx, buffer))?;
+        let bytes = (buffer.filled().len() - before) as u64;
+        self.traffic
+            .received_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.link).poll_write(cx, bytes))?;
+        self.wrote(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.link).poll_write_vectored(cx, slices))?;
+        self.wrote(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.link.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.link).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.link).poll_shutdown(cx)
     }
 }
