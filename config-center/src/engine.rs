@@ -207,6 +207,7 @@ impl Engine {
         }
         {
             let mut current = self.state.write();
+            self.operations.replaced(state.live_keys());
             self.auth_enabled
                 .store(state.auth_is_enabled(), Ordering::Release);
             // A snapshot may have skipped the commands that end tokens.

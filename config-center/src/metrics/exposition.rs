@@ -323,6 +323,12 @@ fn network(page: &mut Page, peers: &[PeerTraffic]) {
 }
 
 fn store(page: &mut Page, figures: &Figures, operations: &Operations) {
+    page.single(
+        "etcd_debugging_mvcc_keys_total",
+        "gauge",
+        "Keys that exist.",
+        operations.keys.load(Ordering::Relaxed),
+    );
     for (name, help, count) in [
         ("etcd_mvcc_put_total", "Puts carried out.", &operations.puts),
         (

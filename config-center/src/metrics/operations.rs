@@ -1,6 +1,6 @@
 //! How many operations on keys this member has carried out, under etcd's names.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use config_center_core::{Applied, Change, Reply};
 use schemas::etcdserverpb::TxnResponse;
@@ -13,6 +13,8 @@ pub struct Operations {
     pub(super) deletes: AtomicU64,
     pub(super) txns: AtomicU64,
     pub(super) ranges: AtomicU64,
+    /// Keys that exist.
+    pub(super) keys: AtomicI64,
 }
 
 #[derive(Default)]
@@ -23,7 +25,20 @@ struct Counted {
 }
 
 impl Operations {
+    /// The state is another one, with so many keys.
+    pub(crate) fn replaced(&self, keys: usize) {
+        let keys = i64::try_from(keys).unwrap_or(i64::MAX);
+        self.keys.store(keys, Ordering::Relaxed);
+    }
+
     pub(crate) fn applied(&self, applied: &Applied) {
+        let appeared = |change: &Change| match change {
+            Change::Revision(row) if row.tombstone => -1,
+            Change::Revision(row) if row.version == 1 => 1,
+            _ => 0,
+        };
+        let appeared: i64 = applied.changes.iter().map(appeared).sum();
+        self.keys.fetch_add(appeared, Ordering::Relaxed);
         let mut counted = Counted::default();
         match &applied.reply {
             Ok(Reply::Put(_)) => counted.puts = 1,
@@ -115,6 +130,7 @@ mod tests {
         for op in [Op::Put(put()), Op::Txn(outer), Op::DeleteRange(delete)] {
             operations.applied(&state.apply(&Caller::Anonymous.command(op)));
         }
+        assert_eq!(operations.keys.load(Ordering::Relaxed), 0);
         let refused = Op::Put(PutRequest { lease: 7, ..put() });
         operations.applied(&state.apply(&Caller::Anonymous.command(refused)));
         let counts = [

@@ -104,6 +104,7 @@ async fn imported(given: &Path, state: &Path) -> Result<Progress, StorageError> 
     let summary = file.summary();
     let status = AuthChange::Status {
         enabled: summary.auth_is_enabled,
+        guests: false,
         revision: summary.auth_revision,
     };
     folded.add(vec![Change::Auth(status)], &mut progress);

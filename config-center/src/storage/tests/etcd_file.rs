@@ -110,6 +110,7 @@ async fn what_is_no_key_travels_too() {
     };
     let status = AuthChange::Status {
         enabled: true,
+        guests: false,
         revision: 5,
     };
     let changes = vec![
