@@ -44,7 +44,7 @@ pub enum V2AuthRefusal {
     EmptyPassword(String),
     #[error("auth: User {0} already exists.")]
     UserExists(String),
-    #[error("auth: User {0} doesn't exist.")]
+    #[error("auth: User {0} does not exist.")]
     NoSuchUser(String),
     #[error("auth: User not updated. Use grant/revoke/password to update the user.")]
     UserNotUpdated,
@@ -56,7 +56,7 @@ pub enum V2AuthRefusal {
     RootNeedsRole,
     #[error("auth: Role {0} already exists.")]
     RoleExists(String),
-    #[error("auth: Role {0} doesn't exist.")]
+    #[error("auth: Role {0} does not exist.")]
     NoSuchRole(String),
     #[error("auth: Cannot modify role {0}: is root role.")]
     IsRootRole(String),
