@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -214,9 +215,12 @@ impl Listener {
     }
 }
 
+/// A connection to a file that is no socket is refused as well.
 fn is_deserted(path: &Path) -> bool {
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    StdUnixStream::connect(path).is_err_and(refused)
+    is_socket && StdUnixStream::connect(path).is_err_and(refused)
 }
 
 /// What a listener listens on.

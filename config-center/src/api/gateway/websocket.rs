@@ -71,8 +71,11 @@ struct Conversation {
     answer: Answer,
 }
 
+/// A call that has not been answered yet; it may still wait for its place.
+type Calling = Pin<Box<dyn Future<Output = Result<(Messages, Place), Status>> + Send>>;
+
 enum Answer {
-    Coming(Pin<Box<dyn Future<Output = Result<(Messages, Place), Status>> + Send>>),
+    Coming(Calling),
     Here { messages: Messages, _place: Place },
 }
 
