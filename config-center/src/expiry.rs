@@ -26,9 +26,9 @@ pub async fn run(node: Arc<Node>, metrics: Arc<Metrics>, stopping: CancellationT
     loop {
         metrics.observe_leader(node.status().leader_id);
         // A new leader first gives every lease its full TTL.
-        let pause = if node.take_over_leases() {
-            checkpoint(&node).await;
-            round(&node).await
+        let pause = if let Some(term) = node.take_over_leases() {
+            checkpoint(&node, term).await;
+            round(&node, term).await
         } else {
             LONGEST_SLEEP
         };
@@ -39,20 +39,20 @@ pub async fn run(node: Arc<Node>, metrics: Arc<Metrics>, stopping: CancellationT
     }
 }
 
-async fn checkpoint(node: &Node) {
-    if let Err(error) = node.checkpoint_leases().await {
+async fn checkpoint(node: &Node, term: u64) {
+    if let Err(error) = node.checkpoint_leases(term).await {
         // What is left of them is written down again at their next turn.
         tracing::warn!(%error, "the remaining time of leases could not be written down");
     }
 }
 
-/// Revokes what has run out; answers how long to sleep.
-async fn round(node: &Node) -> Duration {
+/// Revokes what has run out by the clock of the leader of this term; answers how long to sleep.
+async fn round(node: &Node, term: u64) -> Duration {
     let engine = node.engine();
     let expired = engine.leases_expired(ROUND_REVOCATIONS);
     let full = expired.len() == ROUND_REVOCATIONS;
     // Together, so that they share a sync of the log.
-    let outcomes = join_all(expired.iter().map(|id| revoke(node, *id))).await;
+    let outcomes = join_all(expired.iter().map(|id| revoke(node, term, *id))).await;
     let failed = outcomes.iter().filter(|done| !**done).count();
     if failed > 0 {
         // They are offered again after the clock's retry interval.
@@ -68,8 +68,9 @@ async fn round(node: &Node) -> Duration {
     }
 }
 
-/// `true` when the lease is gone, by this revocation or by another.
-async fn revoke(node: &Node, id: i64) -> bool {
-    let op = Op::LeaseRevoke(LeaseRevokeRequest { id });
-    node.propose(Caller::Member.command(op)).await.is_ok()
+/// `true` when the lease is gone, by this revocation or by another. A process that was stopped for a
+/// while must not end what the next leader has renewed meanwhile, so nobody else carries this out.
+async fn revoke(node: &Node, term: u64, id: i64) -> bool {
+    let revoke = Caller::Member.command(Op::LeaseRevoke(LeaseRevokeRequest { id }));
+    node.propose_as_leader_of(term, revoke).await.is_ok()
 }

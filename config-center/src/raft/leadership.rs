@@ -23,12 +23,13 @@ pub(super) struct Leadership {
 
 impl Node {
     /// A new leader gives every lease its full TTL, because it cannot know what is left of it; once
-    /// per term, before it renews, tells or ends any. `false` when this member does not lead.
-    pub fn take_over_leases(&self) -> bool {
+    /// per term, before it renews, tells or ends any. The term; `None` when this member does not
+    /// lead.
+    pub fn take_over_leases(&self) -> Option<u64> {
         let term = {
             let server = self.server.borrow_watched();
             if server.state != ServerState::Leader {
-                return false;
+                return None;
             }
             server.vote.leader_id.term
         };
@@ -37,7 +38,7 @@ impl Node {
             leadership.leases_taken_in = Some(term);
             self.engine.promote_leases();
         }
-        true
+        Some(term)
     }
 
     /// Resolves once this member leads, or once it does not; at the end of consensus, never.

@@ -2,9 +2,9 @@
 //! leader goes on from there and does not give them their whole time again.
 
 use config_center_core::Caller;
-use schemas::command::LeaseCheckpoint;
 use schemas::command::command::Op;
 use schemas::command::lease_checkpoint::Remaining;
+use schemas::command::{Command, LeaseCheckpoint};
 
 use super::error::ProposeError;
 use super::node::Node;
@@ -13,8 +13,9 @@ use super::node::Node;
 const MAX_CHECKPOINTS: usize = 1_000;
 
 impl Node {
-    /// Writes down what is due. Called by the leader only.
-    pub async fn checkpoint_leases(&self) -> Result<(), ProposeError> {
+    /// Writes down what is due by the clock of this member, the leader of this term. What is left
+    /// is for that term to say: a later leader has renewed what this one has not heard of.
+    pub async fn checkpoint_leases(&self, term: u64) -> Result<(), ProposeError> {
         // Held until it is applied, so that a renewal that comes meanwhile takes it back afterwards
         // and not before.
         let _writing = self.checkpointing.lock().await;
@@ -22,7 +23,8 @@ impl Node {
         if due.is_empty() {
             return Ok(());
         }
-        self.write_checkpoint(due).await
+        self.propose_as_leader_of(term, checkpoint(due)).await?;
+        Ok(())
     }
 
     /// Takes back what was written down of these leases. Before their holders are told of a renewal:
@@ -40,16 +42,15 @@ impl Node {
             return Ok(());
         }
         let _writing = self.checkpointing.lock().await;
-        self.write_checkpoint(written).await
+        self.propose(checkpoint(written)).await?;
+        Ok(())
     }
+}
 
-    async fn write_checkpoint(&self, leases: Vec<(i64, i64)>) -> Result<(), ProposeError> {
-        let leases = leases
-            .into_iter()
-            .map(|(id, remaining_s)| Remaining { id, remaining_s })
-            .collect();
-        self.propose(Caller::Member.command(Op::LeaseCheckpoint(LeaseCheckpoint { leases })))
-            .await
-            .map(|_| ())
-    }
+fn checkpoint(leases: Vec<(i64, i64)>) -> Command {
+    let leases = leases
+        .into_iter()
+        .map(|(id, remaining_s)| Remaining { id, remaining_s })
+        .collect();
+    Caller::Member.command(Op::LeaseCheckpoint(LeaseCheckpoint { leases }))
 }

@@ -156,7 +156,7 @@ impl Node {
                 self.mark.reached(index).await?;
             }
             // The round may have been answered by another leader meanwhile.
-            if !self.take_over_leases() {
+            if self.take_over_leases().is_none() {
                 return Err(ProposeError::NoLeader);
             }
             Ok(Confirmed {

@@ -86,6 +86,40 @@ impl Node {
         }
     }
 
+    /// Replicates what this member has decided as the leader of this term; nobody carries it out in
+    /// a later one.
+    pub async fn propose_as_leader_of(
+        &self,
+        term: u64,
+        mut command: Command,
+    ) -> Result<Proposed, ProposeError> {
+        command.version = COMMAND_VERSION;
+        let encoded = Bytes::from(command.encode_to_vec());
+        let leader = self.raft.as_leader().map_err(|_| ProposeError::NoLeader)?;
+        if leader.term() != term {
+            return Err(ProposeError::NoLeader);
+        }
+        let place = self
+            .admit(encoded.len())
+            .ok_or(ProposeError::TooManyRequests)?;
+        let (responder, answered) = ReplySender::<ClientWriteResult<TypeConfig>>::new(place);
+        self.raft
+            .write(Proposal::new(encoded, command))
+            .with_leader(leader.to_committed_leader_id())
+            .responder(responder)
+            .await
+            .map_err(|_| ProposeError::Stopped)?;
+        let answer = tokio::time::timeout(self.request_timeout, answered).await;
+        match answer.map_err(|_| ProposeError::Timeout)? {
+            Ok(Ok(response)) => {
+                let term = response.log_id.committed_leader_id().term;
+                done(response.data, term)
+            }
+            Ok(Err(_)) => Err(ProposeError::LeaderChanged),
+            Err(_) => Err(ProposeError::Stopped),
+        }
+    }
+
     /// A place for one more proposal, unless too many wait.
     pub(super) fn admit(&self, bytes: usize) -> Option<Place> {
         self.pending.admit(bytes)
@@ -103,7 +137,7 @@ impl Node {
         match answered.await {
             Ok(Ok(response)) => {
                 let term = response.log_id.committed_leader_id().term;
-                done(response.data, term)
+                done(response.data, term).map(Attempt::Done)
             }
             // Refused before it was appended, so it may be proposed again.
             Ok(Err(ClientWriteError::ForwardToLeader(_))) => Ok(Attempt::NotProposed(proposal)),
@@ -132,7 +166,7 @@ impl Node {
         let answer = answered.await;
         drop(place);
         match answer {
-            Ok(Ok(applied)) => done(applied.outcome, applied.term),
+            Ok(Ok(applied)) => done(applied.outcome, applied.term).map(Attempt::Done),
             Ok(Err(NotForwarded::Refused)) => Ok(Attempt::NotProposed(proposal)),
             Ok(Err(NotForwarded::TooManyRequests)) => Err(ProposeError::TooManyRequests),
             Ok(Err(NotForwarded::Timeout)) => Err(ProposeError::Timeout),
@@ -204,18 +238,18 @@ async fn changed(
     server.changed().await
 }
 
-fn done(outcome: Outcome, term: u64) -> Result<Attempt, ProposeError> {
+fn done(outcome: Outcome, term: u64) -> Result<Proposed, ProposeError> {
     match outcome {
         Outcome::Command {
             reply,
             revision,
             index,
-        } => Ok(Attempt::Done(Proposed {
+        } => Ok(Proposed {
             reply,
             revision,
             term,
             index,
-        })),
+        }),
         // A command is never applied as anything else.
         Outcome::Nothing => Err(ProposeError::Stopped),
     }
