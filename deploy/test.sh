@@ -66,7 +66,7 @@ trap 'exit 143' TERM
 
 # Program and the Debian package that brings it.
 packages=(
-  cc:build-essential make:build-essential perl:perl flock:util-linux ss:iproute2
+  cc:build-essential make:build-essential perl:perl flock:util-linux ss:iproute2 mkfs.ext4:e2fsprogs faketime:faketime
   protoc:protobuf-compiler kcat:kcat /usr/bin/etcd:etcd-server /usr/bin/etcdctl:etcd-client
   java:default-jre-headless mvn:maven python3:python3
 )

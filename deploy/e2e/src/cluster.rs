@@ -7,7 +7,8 @@ use schemas::etcdserverpb::Member;
 use schemas::etcdserverpb::cluster_client::ClusterClient;
 use schemas::etcdserverpb::maintenance_client::MaintenanceClient;
 use schemas::etcdserverpb::{
-    MemberAddRequest, MemberListRequest, MemberRemoveRequest, StatusRequest, StatusResponse,
+    HashKvRequest, MemberAddRequest, MemberListRequest, MemberRemoveRequest, StatusRequest,
+    StatusResponse,
 };
 use tonic::Status;
 use tonic::transport::Channel;
@@ -92,6 +93,14 @@ impl Seat {
         let mut client = MaintenanceClient::new(channel);
         let answer = runtime().block_on(client.status(StatusRequest {}))?;
         Ok(answer.into_inner())
+    }
+
+    /// The digest of everything up to this revision.
+    pub fn hash_kv(&self, revision: i64) -> Result<u32, Status> {
+        let channel = self.channel().map_err(|e| Status::unknown(e.to_string()))?;
+        let mut client = MaintenanceClient::new(channel);
+        let answer = runtime().block_on(client.hash_kv(HashKvRequest { revision }))?;
+        Ok(answer.into_inner().hash)
     }
 
     pub fn is_healthy(&self) -> bool {

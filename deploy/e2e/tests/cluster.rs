@@ -21,6 +21,7 @@ use schemas::etcdserverpb::watch_client::WatchClient;
 use schemas::etcdserverpb::watch_request::RequestUnion;
 
 const LEADER_KILLS: usize = 5;
+/// `E2E_TOTAL_KILLS` asks for more.
 const TOTAL_KILLS: usize = 10;
 const PUTTERS: usize = 6;
 /// Acknowledged puts between two faults.
@@ -91,7 +92,7 @@ impl Load {
     }
 }
 
-/// Every member has every acknowledged put at its revision, and all have the same.
+/// Every member has every acknowledged put at its revision, and all have the same, also by HashKV.
 fn check_members(seats: &[&Seat], acknowledged: &BTreeMap<String, i64>) -> anyhow::Result<i64> {
     let mut first: Option<(BTreeMap<String, i64>, i64)> = None;
     for seat in seats {
@@ -111,7 +112,14 @@ fn check_members(seats: &[&Seat], acknowledged: &BTreeMap<String, i64>) -> anyho
             Some(first) => assert_eq!(*first, (found, revision), "{} differs", seat.name),
         }
     }
-    Ok(first.map_or(0, |(_, revision)| revision))
+    let revision = first.map_or(0, |(_, revision)| revision);
+    let digests: Result<Vec<u32>, _> = seats.iter().map(|seat| seat.hash_kv(revision)).collect();
+    let digests = digests?;
+    assert!(
+        digests.iter().all(|digest| *digest == digests[0]),
+        "{digests:x?} at {revision}"
+    );
+    Ok(revision)
 }
 
 /// Follows a prefix from revision 1 over the members in turn, resuming behind the last event.
@@ -226,7 +234,11 @@ fn nothing_is_lost_when_all_members_die_at_once() -> anyhow::Result<()> {
     let work = tempfile::tempdir()?;
     let mut cluster = Cluster::start(work.path(), 3)?;
     let load = Load::start(&cluster.seats)?;
-    for kill in 0..TOTAL_KILLS {
+    let kills = match std::env::var("E2E_TOTAL_KILLS") {
+        Ok(asked) => asked.parse()?,
+        Err(_) => TOTAL_KILLS,
+    };
+    for kill in 0..kills {
         load.wait_for_more()?;
         for seat in &mut cluster.seats {
             seat.process()?.kill9()?;
@@ -242,6 +254,76 @@ fn nothing_is_lost_when_all_members_die_at_once() -> anyhow::Result<()> {
     let acknowledged = load.end();
     let all: Vec<&Seat> = cluster.seats.iter().collect();
     check_members(&all, &acknowledged)?;
+    println!(
+        "{} acknowledged puts over {kills} kills are there",
+        acknowledged.len()
+    );
+    Ok(())
+}
+
+/// How a client of etcd tries again: at the next endpoint, so often.
+const TRIES: usize = 5;
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Terms that one restart may cost: the leadership is handed over, and perhaps a vote is split.
+const TERMS_PER_RESTART: u64 = 3;
+
+#[test]
+fn a_rolling_restart_fails_no_request_that_is_tried_again() -> anyhow::Result<()> {
+    let work = tempfile::tempdir()?;
+    let mut cluster = Cluster::start(work.path(), 3)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for client in 0..PUTTERS {
+        let stores: Result<Vec<Store>, _> = cluster.seats.iter().map(Seat::store).collect();
+        let (stores, stop) = (stores?, Arc::clone(&stop));
+        clients.push(thread::spawn(move || {
+            let (mut done, mut again) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                let key = format!("load/{client}/{done:06}");
+                let mut tries = (0..TRIES).map(|tried| {
+                    let outcome = stores[(client + tried) % stores.len()].put(&key, &key);
+                    if outcome.is_err() {
+                        again += 1;
+                        thread::sleep(RETRY_PAUSE);
+                    }
+                    outcome
+                });
+                let outcome = tries.by_ref().find_map(Result::ok);
+                assert!(outcome.is_some(), "{key} failed {TRIES} times");
+                done += 1;
+            }
+            (done, again)
+        }));
+    }
+    let term = |seat: &Seat| {
+        seat.status()
+            .map(|status| status.raft_term)
+            .unwrap_or_default()
+    };
+    let before = term(&cluster.seats[0]);
+    for n in 0..3 {
+        let ended = cluster.seats[n].process()?.terminate()?;
+        assert_eq!(ended.code(), Some(0));
+        cluster.seats[n].start()?;
+        cluster.wait_healthy()?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (mut done, mut again) = (0, 0);
+    for client in clients {
+        let (its_done, its_again): (usize, usize) = client.join().unwrap();
+        done += its_done;
+        again += its_again;
+    }
+    println!("{done} puts, {again} tried again");
+    assert!(done > PUTTERS, "{done} puts in three restarts");
+    let after = term(&cluster.seats[0]);
+    assert!(
+        after <= before + 3 * TERMS_PER_RESTART,
+        "terms {before} to {after}"
+    );
+    let all: Vec<&Seat> = cluster.seats.iter().collect();
+    let revision = check_members(&all, &BTreeMap::new())?;
+    assert!(revision > 0);
     Ok(())
 }
 
