@@ -222,7 +222,9 @@ impl FileTail {
         if now_ms < self.paused_until_ms || self.finished || self.fd.is_none() {
             return None;
         }
-        if self.suspects.is_one(self.known.offset) && !self.acks.is_settled() {
+        let is_suspect = self.suspects.is_one(self.known.offset);
+        let alone = self.suspects.alone();
+        if is_suspect && !self.acks.is_settled() || alone.is_some_and(|it| self.acks.is_open(it)) {
             return None;
         }
         if !self.ready {

@@ -32,6 +32,11 @@ impl Suspects {
         offset < self.until_offset
     }
 
+    /// The block that was sent alone last. Nothing is sent before it is answered.
+    pub(super) fn alone(&self) -> Option<BlockId> {
+        self.alone
+    }
+
     /// The block that begins at `start` is sent now.
     pub(super) fn issue(&mut self, block: BlockId, start: u64) -> Fate {
         self.alone = self.is_one(start).then_some(block);
@@ -66,5 +71,47 @@ impl Suspects {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_given_up_after_it_was_refused_alone() {
+        let mut suspects = Suspects::default();
+        let mut blocks = (0..).map(BlockId);
+        let mut issue = |suspects: &mut Suspects, start| {
+            let block = blocks.next().expect("there is no end of them");
+            (block, suspects.issue(block, start))
+        };
+        // A batch of records that ends at 30 is refused: nobody knows which one it was.
+        let (batch, fate) = issue(&mut suspects, 0);
+        assert_eq!((fate, suspects.alone()), (Fate::Topic, None));
+        suspects.refused(batch, 0, 30, "too large");
+        assert!(suspects.is_one(0) && suspects.is_one(29) && !suspects.is_one(30));
+        // The last one of them is it.
+        let (first, _) = issue(&mut suspects, 0);
+        assert_eq!(suspects.alone(), Some(first));
+        for _ in 0..ALONE_MAX {
+            let (last, fate) = issue(&mut suspects, 20);
+            assert_eq!((fate, suspects.alone()), (Fate::Topic, Some(last)));
+            suspects.refused(last, 20, 30, "too large");
+        }
+        for wanted in [1, 2] {
+            let (letter, fate) = issue(&mut suspects, 20);
+            let reason = "too large".to_owned();
+            assert_eq!(
+                fate,
+                Fate::DeadLetter {
+                    reason,
+                    attempt: wanted
+                }
+            );
+            suspects.refused(letter, 20, 30, "the letter too");
+        }
+        let (_, fate) = issue(&mut suspects, 30);
+        assert_eq!((fate, suspects.alone()), (Fate::Topic, None));
     }
 }
