@@ -16,8 +16,9 @@ use tonic::transport::Channel;
 use crate::center::http_get;
 use crate::process::Process;
 use crate::store::{Store, channel, runtime};
+use crate::tools::run;
 use crate::wait::{DEADLINE, wait_until};
-use crate::{center, ports};
+use crate::{binaries, center, ports};
 
 /// One member's place: name, ports and folder stay when its process goes.
 #[derive(Debug)]
@@ -151,6 +152,30 @@ impl Cluster {
 
     /// The same, with these flags for each.
     pub fn start_with(folder: &Path, size: usize, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_prepared(folder, size, flags, |_| Ok(()))
+    }
+
+    /// The same, with each member restored from this snapshot first.
+    pub fn restore(folder: &Path, size: usize, snapshot: &Path) -> anyhow::Result<Self> {
+        Self::start_prepared(folder, size, &[], |seat| {
+            let mut command = Command::new(binaries::program("configctl")?);
+            command
+                .args(["cluster", "snapshot", "restore"])
+                .arg(snapshot);
+            command.arg("--data-dir").arg(seat.data_dir());
+            command.args(["--initial-advertise-peer-urls", &seat.peer_url()]);
+            command.args(["--name", &seat.name]);
+            command.args(["--initial-cluster", &seat.initial_cluster]);
+            run(&mut command, "")?.ok().map(|_| ())
+        })
+    }
+
+    fn start_prepared(
+        folder: &Path,
+        size: usize,
+        flags: &[&str],
+        prepare: impl Fn(&Seat) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let mut seats: Vec<Seat> = (1..=size)
             .map(|n| Seat::new(folder, format!("n{n}")))
             .collect();
@@ -161,6 +186,7 @@ impl Cluster {
         for seat in &mut seats {
             seat.initial_cluster = pairs.join(",");
             seat.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            prepare(seat)?;
             seat.start()?;
         }
         let cluster = Self {

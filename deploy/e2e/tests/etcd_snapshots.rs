@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::Context;
 use e2e::center::{self, Center};
+use e2e::cluster::{Cluster, Seat};
 use e2e::peer::{Peer, newest_etcdctl, program};
 use e2e::process::Process;
 use e2e::store::{channel, runtime};
@@ -433,6 +434,34 @@ fn an_etcd_moves_over() -> anyhow::Result<()> {
     )?;
     assert_ne!(alone.code, Some(0));
     assert!(alone.stderr.contains("--bump-revision"), "{alone:?}");
+    Ok(())
+}
+
+/// Every member from the same file, and one that is added later is sent a copy.
+#[test]
+fn three_members_come_from_one_snapshot() -> anyhow::Result<()> {
+    let work = tempfile::tempdir()?;
+    let folder = work.path();
+    let etcd = Peer::start(folder, &[])?;
+    runtime().block_on(write_everything(channel(&etcd.url)?));
+    let expected = seen(&etcd.url)?;
+    let file = folder.join("saved.db");
+    save(newest_etcdctl()?, &etcd.url, &file)?;
+    let mut cluster = Cluster::restore(folder, 3, &file)?;
+    let url = |seat: &Seat| format!("http://127.0.0.1:{}", seat.client_port);
+    for seat in &cluster.seats {
+        same(&seen(&url(seat))?, &expected, &seat.name);
+    }
+    let revision = cluster.seats[1].store()?.put("next", "x")?;
+    assert_eq!(revision, expected.revision + 1);
+    cluster.grow(0)?;
+    cluster.wait_healthy()?;
+    let hash = hash_kv(&url(&cluster.seats[0]), revision)?;
+    for seat in &cluster.seats {
+        // A read through the member brings it up to date.
+        assert!(seat.store()?.get("next")?.is_some(), "{}", seat.name);
+        assert_eq!(hash_kv(&url(seat), revision)?, hash, "{}", seat.name);
+    }
     Ok(())
 }
 
