@@ -3,6 +3,7 @@
 //! Owns the order of things; the parts own the rest. A configuration counts as running when the
 //! tailer thread says so, and only then is it cached as the last good one.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -428,6 +429,37 @@ fn connect_options(settings: &Settings) -> ConnectOptions {
         ca: etcd.ca,
         cert: etcd.cert,
         key: etcd.key,
-        ..ConnectOptions::new(etcd.endpoints)
+        ..ConnectOptions::new(in_turn(etcd.endpoints, &settings.host))
+    }
+}
+
+/// All agents of a fleet are given the same list. Each begins at its own place in it, so that the
+/// members share the agents, and those of a member that is lost go on to different ones.
+fn in_turn(mut endpoints: Vec<String>, host: &str) -> Vec<String> {
+    let mut hasher = DefaultHasher::new();
+    host.hash(&mut hasher);
+    if let Some(place) = hasher.finish().checked_rem(endpoints.len() as u64) {
+        endpoints.rotate_left(place as usize);
+    }
+    endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn agents_begin_at_different_members() {
+        let list: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let of = |host: usize| in_turn(list.clone(), &format!("10.0.0.{host}"));
+        let firsts: BTreeSet<String> = (0..50).map(|host| of(host)[0].clone()).collect();
+        assert_eq!(firsts.len(), 3);
+        assert_eq!(of(7), of(7), "a restart changes nothing");
+        let mut all = of(7);
+        all.sort();
+        assert_eq!(all, list, "none is forgotten");
+        assert!(in_turn(Vec::new(), "h").is_empty());
     }
 }
