@@ -551,6 +551,7 @@ impl FileTail {
     fn read_again(&mut self) {
         self.ready = true;
         self.finished = false;
+        self.completed = false;
         self.want_bytes = 0;
         self.long_line = None;
     }
