@@ -49,8 +49,12 @@ pub(crate) struct Storm {
     pub(crate) further_breaks: u64,
 }
 
+/// Names that no other fleet has: what was published to that one stays, and a host's document would
+/// hold both.
 pub(crate) fn hosts(count: usize) -> Vec<String> {
-    (0..count).map(|index| format!("host-{index:05}")).collect()
+    (0..count)
+        .map(|index| format!("of-{count}-{index:05}"))
+        .collect()
 }
 
 fn rounds(hosts: usize) -> usize {
