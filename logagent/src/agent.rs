@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use logagent_core::checkpoint::Checkpoint;
 use logagent_core::config::{self, Plan};
+use logagent_core::following::Horizon;
 use schemas::fleet::{
     Attempt, AttemptResult, ConfigMark, ConfigSource, EntryState, EntryStatus, Problem,
     RunningConfig,
@@ -24,7 +25,7 @@ use crate::durable::{self, DataDir, DataDirError};
 use crate::ledger::{self, Ledger};
 use crate::local::{ListenError, Server};
 use crate::pipeline::{Ended, Pipeline, PipelineInbox, ack_target};
-use crate::remote::{Follower, Horizon, Seen};
+use crate::remote::{Follower, Seen};
 use crate::settings::{Settings, SinkChoice};
 use crate::sink::Sink;
 use crate::sink::kafka::{KafkaConfigError, KafkaSink, Limits};

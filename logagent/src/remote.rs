@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use logagent_core::following::{Admitted, Ask, Following, Horizon};
 use schemas::etcdserverpb::{RangeRequest, ResponseHeader, WatchCreateRequest};
 use schemas::mvccpb::{Event, event::EventType};
 use schemas_client::{Client, ClientError};
@@ -24,18 +25,11 @@ pub struct Seen {
     pub trouble: Option<String>,
 }
 
-/// The newest point of the store's history that was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Horizon {
-    pub cluster_id: u64,
-    pub revision: i64,
-}
-
 /// Follows a key until it is dropped.
 pub struct Follower {
     client: Client,
     key: Bytes,
-    horizon: Option<Horizon>,
+    following: Following,
     seen: watch::Sender<Seen>,
     backoff: Backoff,
 }
@@ -51,7 +45,7 @@ impl Follower {
         let follower = Self {
             client,
             key: Bytes::copy_from_slice(key.as_bytes()),
-            horizon,
+            following: Following::new(horizon),
             seen,
             backoff: Backoff::default(),
         };
@@ -61,9 +55,13 @@ impl Follower {
     /// Runs for as long as the agent does.
     pub async fn run(mut self) {
         loop {
-            let broken = match self.get().await {
-                Ok(revision) => self.watch(revision + 1).await,
-                Err(error) => Some(error),
+            let broken = match self.following.next() {
+                Ask::Get => self.get().await.err(),
+                Ask::Watch { start_revision } => {
+                    let broken = self.watch(start_revision).await;
+                    self.following.broken();
+                    broken
+                }
             };
             // A watch that fell behind a compaction starts again at once.
             if let Some(reason) = broken {
@@ -73,8 +71,8 @@ impl Follower {
         }
     }
 
-    /// Passes on the key's present value; the store's revision at which it was read.
-    async fn get(&mut self) -> Result<i64, String> {
+    /// Passes on the key's present value.
+    async fn get(&mut self) -> Result<(), String> {
         let request = RangeRequest {
             key: self.key.clone(),
             ..RangeRequest::default()
@@ -94,7 +92,8 @@ impl Follower {
                 .map_or(header.revision, |found| found.mod_revision),
             value: found.map(|found| found.value),
         });
-        Ok(header.revision)
+        self.following.read(header.revision);
+        Ok(())
     }
 
     /// Follows the key; why it ended, or `None` when the history was compacted away.
@@ -125,33 +124,16 @@ impl Follower {
         }
     }
 
-    /// Refuses a store that is behind what was seen of it. Another cluster id is another store:
-    /// there the count begins anew.
+    /// Refuses a store that is behind what was seen of it.
     fn admit(&mut self, header: &ResponseHeader) -> Result<(), String> {
-        let newest = match self.horizon {
-            Some(horizon) if horizon.cluster_id == header.cluster_id => horizon.revision,
-            Some(horizon) => {
-                tracing::warn!(
-                    from = horizon.cluster_id,
-                    to = header.cluster_id,
-                    "the center is another cluster now: its configuration is followed"
-                );
-                0
-            }
-            None => 0,
-        };
-        if header.revision < newest {
-            return Err(format!(
-                "the center is at revision {}, but revision {newest} was seen already: it was \
-                 restored from a backup or a member is behind; its configuration is not used \
-                 before it has caught up",
-                header.revision
-            ));
+        let admitted = self.following.admit(header.cluster_id, header.revision);
+        if let Admitted::Other { before } = admitted.map_err(|behind| behind.to_string())? {
+            tracing::warn!(
+                from = before,
+                to = header.cluster_id,
+                "the center is another cluster now: its configuration is followed"
+            );
         }
-        self.horizon = Some(Horizon {
-            cluster_id: header.cluster_id,
-            revision: header.revision,
-        });
         Ok(())
     }
 
@@ -200,39 +182,5 @@ fn config_of(cluster_id: u64, event: Event) -> StoredConfig {
         cluster_id,
         revision: kv.mod_revision,
         value: (!deleted).then_some(kv.value),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use schemas_client::ConnectOptions;
-
-    use super::*;
-
-    fn follower(horizon: Option<Horizon>) -> Follower {
-        let client = Client::new(ConnectOptions::new(["http://127.0.0.1:1"])).unwrap();
-        Follower::new(client, "/k", horizon).0
-    }
-
-    fn header(cluster_id: u64, revision: i64) -> ResponseHeader {
-        ResponseHeader {
-            cluster_id,
-            revision,
-            ..ResponseHeader::default()
-        }
-    }
-
-    #[tokio::test]
-    async fn an_older_store_is_refused_and_another_one_is_not() {
-        let mut follower = follower(Some(Horizon {
-            cluster_id: 1,
-            revision: 40,
-        }));
-        assert!(follower.admit(&header(1, 39)).is_err());
-        assert!(follower.admit(&header(1, 40)).is_ok());
-        assert!(follower.admit(&header(1, 50)).is_ok());
-        assert!(follower.admit(&header(1, 49)).is_err());
-        assert!(follower.admit(&header(2, 3)).is_ok());
-        assert!(follower.admit(&header(2, 2)).is_err());
     }
 }

@@ -459,6 +459,7 @@ impl<S: Sink> Supervisor<S> {
 
     fn remove(&mut self, route: u64) -> Option<Slot> {
         let slot = self.slots.remove(&route)?;
+        self.budget.leave(slot.tail.lane());
         if let Some(due_ms) = slot.due_ms {
             self.timers.remove(&(due_ms, route));
         }

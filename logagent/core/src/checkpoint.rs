@@ -4,7 +4,7 @@
 //! line, for people and for `head -1`, followed by a JSON body:
 //!
 //! ```text
-//! logagent-checkpoint 1 generation=42 bytes=187 sha256=9f86…\n
+//! logagent-checkpoint 2 generation=42 bytes=187 sha256=9f86…\n
 //! [{"path":"/var/log/a.log","topic":"t","active":true,"files":[…]}]
 //! ```
 //!
@@ -18,7 +18,9 @@ use sha2::{Digest, Sha256};
 use crate::identity::{FileId, Print};
 
 /// The layout that is written.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Without birth times of files: the body of version 2 without them.
+const VERSION_WITHOUT_BIRTHS: u32 = 1;
 const MAGIC: &str = "logagent-checkpoint ";
 /// A header longer than this is not ours.
 const MAX_HEADER_BYTES: usize = 256;
@@ -141,7 +143,7 @@ impl Checkpoint {
             .map_err(|_| DecodeError::NotACheckpoint)?;
         let (version, rest) = header.split_once(' ').unwrap_or((header, ""));
         let version = version.parse().map_err(|_| DecodeError::NotACheckpoint)?;
-        if version != VERSION {
+        if version != VERSION && version != VERSION_WITHOUT_BIRTHS {
             return Err(DecodeError::UnknownVersion(version));
         }
         let (generation, body_len, sum) = fields(rest).ok_or(DecodeError::NotACheckpoint)?;
@@ -201,10 +203,15 @@ mod tests {
     use proptest::prelude::*;
 
     const GOLDEN_V1: &[u8] = include_bytes!("../tests/golden/checkpoint-v1");
+    const GOLDEN_V2: &[u8] = include_bytes!("../tests/golden/checkpoint-v2");
 
     fn sample() -> Checkpoint {
         let row = |ino, state| FileRow {
-            id: FileId { dev: 0xfd01, ino },
+            id: FileId {
+                dev: 0xfd01,
+                ino,
+                born_ns: 1_795_554_309_250_000_000,
+            },
             head: Print::of(b"head"),
             marker: Print::of(b"marker"),
             acked_offset: 4_096 * ino,
@@ -235,13 +242,22 @@ mod tests {
     }
 
     #[test]
-    fn version_1_reads_and_writes_as_it_always_did() {
-        assert_eq!(Checkpoint::decode(GOLDEN_V1), Ok(sample()));
+    fn version_2_reads_and_writes_as_it_always_did() {
+        assert_eq!(Checkpoint::decode(GOLDEN_V2), Ok(sample()));
         assert_eq!(
             sample().encode(),
-            GOLDEN_V1,
+            GOLDEN_V2,
             "the layout changed: take a new version"
         );
+    }
+
+    #[test]
+    fn version_1_is_read_and_knows_no_births() {
+        let mut want = sample();
+        for row in want.entries.iter_mut().flat_map(|rows| &mut rows.files) {
+            row.id.born_ns = 0;
+        }
+        assert_eq!(Checkpoint::decode(GOLDEN_V1), Ok(want));
     }
 
     #[test]
@@ -258,14 +274,14 @@ mod tests {
         let other_generation = text.replace("generation=42", "generation=43");
         let other_offset = text.replace("\"acked_offset\":4096", "\"acked_offset\":9096");
         assert_ne!(other_offset, text);
-        let newer = text.replace("logagent-checkpoint 1", "logagent-checkpoint 2");
+        let newer = text.replace("logagent-checkpoint 2", "logagent-checkpoint 3");
         let empty: &[u8] = b"";
         let is = |bytes: &[u8]| Checkpoint::decode(bytes).unwrap_err();
         assert_eq!(is(empty), DecodeError::Empty);
         assert_eq!(is(&[0; 4_096]), DecodeError::ZeroFilled);
         assert_eq!(is(b"{\"version\":1}"), DecodeError::NotACheckpoint);
         assert_eq!(is(&[b'x'; 9_000]), DecodeError::NotACheckpoint);
-        assert_eq!(is(newer.as_bytes()), DecodeError::UnknownVersion(2));
+        assert_eq!(is(newer.as_bytes()), DecodeError::UnknownVersion(3));
         assert_eq!(
             is(&long),
             DecodeError::TooLong {
@@ -284,7 +300,10 @@ mod tests {
         }
         let body = b"[{\"path\":7}]";
         let sum = checksum(VERSION, 1, body);
-        let mut wrong = format!("{MAGIC}1 generation=1 bytes={} sha256={sum}\n", body.len());
+        let mut wrong = format!(
+            "{MAGIC}{VERSION} generation=1 bytes={} sha256={sum}\n",
+            body.len()
+        );
         wrong.push_str(std::str::from_utf8(body).unwrap());
         assert!(matches!(is(wrong.as_bytes()), DecodeError::BadContent(_)));
     }
@@ -315,15 +334,15 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             generation: u64,
-            rows in proptest::collection::vec((any::<[u64; 5]>(), 0..3_u8), 0..6),
+            rows in proptest::collection::vec((any::<([u64; 5], i64)>(), 0..3_u8), 0..6),
             path: String,
             topic: String,
             active: bool,
         ) {
             let files = rows
                 .into_iter()
-                .map(|([dev, ino, hash, acked_offset, seen_bytes], state)| FileRow {
-                    id: FileId { dev, ino },
+                .map(|(([dev, ino, hash, acked_offset, seen_bytes], born_ns), state)| FileRow {
+                    id: FileId { dev, ino, born_ns },
                     head: Print { len: 7, hash },
                     marker: Print { len: 256, hash: !hash },
                     acked_offset,

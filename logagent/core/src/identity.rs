@@ -12,11 +12,54 @@ pub const HEAD_BYTES: usize = 1_024;
 /// How many bytes before an offset are compared before anything after it is believed.
 pub const MARKER_BYTES: usize = 256;
 
-/// Device and inode: the name of a file as long as somebody holds it open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// Device and inode: the name of a file as long as somebody holds it open or it has a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Inode {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+/// An inode and its birth time: the name of a file for ever, also after its inode is another's.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 pub struct FileId {
     pub dev: u64,
     pub ino: u64,
+    /// `st_birthtime` in nanoseconds; 0 where the file system does not tell.
+    #[serde(default, skip_serializing_if = "is_untold")]
+    pub born_ns: i64,
+}
+
+fn is_untold(born_ns: &i64) -> bool {
+    *born_ns == 0
+}
+
+impl FileId {
+    #[must_use]
+    pub fn inode(&self) -> Inode {
+        Inode {
+            dev: self.dev,
+            ino: self.ino,
+        }
+    }
+
+    /// The same inode, of which one side does not know the birth.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        self.inode() == other.inode() && (self.born_ns == 0 || other.born_ns == 0)
+    }
+
+    /// That of a file which is not there any more: equal to no file's.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl std::fmt::Display for FileId {
@@ -251,7 +294,8 @@ mod tests {
         assert_eq!(
             FileId {
                 dev: 0xfd01,
-                ino: 255
+                ino: 255,
+                born_ns: 9
             }
             .to_string(),
             "fd01:ff"

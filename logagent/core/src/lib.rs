@@ -8,6 +8,7 @@
 //! | module | question it answers |
 //! |---|---|
 //! | [`config`] | which entries does this config value ask for, and what is wrong with it |
+//! | [`following`] | what to ask the center next, and may its answer be used |
 //! | [`pattern`] | which paths does a pattern mean |
 //! | [`plan`] | which tails start, stop, stay, or hand over to another topic |
 //! | [`tailer`] | what does one entry do next: stat, open, read, produce, close, wait |
@@ -22,6 +23,7 @@
 pub mod ack;
 pub mod checkpoint;
 pub mod config;
+pub mod following;
 pub mod framing;
 pub mod identity;
 pub mod pace;

@@ -17,6 +17,8 @@ pub(crate) enum Bug {
     CopyIgnored,
     /// Lines are sent before a restart would know that the entry was started.
     StartUnsaved,
+    /// The key is watched from now on, not from the revision at which it was read.
+    WatchWithoutRevision,
 }
 
 #[cfg(not(test))]

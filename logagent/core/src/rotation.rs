@@ -14,8 +14,10 @@ pub struct Sibling {
     pub stat: FileStat,
 }
 
-/// Suffixes of compressed files: their content cannot be compared or read on.
-const COMPRESSED: [&str; 6] = [".gz", ".bz2", ".xz", ".zst", ".lz4", ".Z"];
+/// Suffixes of compressed files.
+const COMPRESSED: [&str; 6] = [GZIP, ".bz2", ".xz", ".zst", ".lz4", ".Z"];
+/// The one whose content is read.
+const GZIP: &str = ".gz";
 /// A longer run of digits is a date, not a count of rotations.
 const MAX_COUNT_DIGITS: usize = 4;
 
@@ -80,6 +82,19 @@ fn strip_compression(name: &str) -> Option<&str> {
 #[must_use]
 pub fn is_compressed(name: &str) -> bool {
     strip_compression(name).is_some()
+}
+
+/// Whether the content of the compressed file can be read: what it was made of is not there any
+/// more, so it is not still being made.
+#[must_use]
+pub fn is_unpackable(name: &str, siblings: &[Sibling]) -> bool {
+    name.ends_with(GZIP) && !is_being_made(name, siblings)
+}
+
+/// Whether the file is compressed and what it is made of is still there.
+#[must_use]
+pub fn is_being_made(name: &str, siblings: &[Sibling]) -> bool {
+    strip_compression(name).is_some_and(|plain| siblings.iter().any(|other| other.name == plain))
 }
 
 fn age<'a>(base: &str, name: &'a str) -> Option<Age<'a>> {
@@ -224,7 +239,11 @@ mod tests {
             .map(|(name, ino)| Sibling {
                 name: (*name).into(),
                 stat: FileStat {
-                    id: FileId { dev: 1, ino: *ino },
+                    id: FileId {
+                        dev: 1,
+                        ino: *ino,
+                        born_ns: 0,
+                    },
                     size: 9,
                     changed_ns: 0,
                 },
@@ -355,6 +374,9 @@ mod tests {
         ];
         check(&names, &[1], &["a.log.0"]);
         assert!(is_compressed("a.log.2.gz") && !is_compressed("a.log.2"));
+        let both = dir(&[("a.log.1", 1), ("a.log.1.gz", 2), ("a.log.2.gz", 3)]);
+        assert!(!is_unpackable("a.log.1.gz", &both) && is_being_made("a.log.1.gz", &both));
+        assert!(is_unpackable("a.log.2.gz", &both) && !is_unpackable("a.log.2.xz", &both));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use logagent_core::identity::{FileId, FileStat};
 use logagent_core::tailer::{Blocked, PathSeen};
@@ -18,6 +19,7 @@ pub fn stat_of(metadata: &Metadata) -> FileStat {
         id: FileId {
             dev: metadata.dev(),
             ino: metadata.ino(),
+            born_ns: born_ns(metadata),
         },
         size: metadata.size(),
         changed_ns: metadata
@@ -25,6 +27,13 @@ pub fn stat_of(metadata: &Metadata) -> FileStat {
             .wrapping_mul(1_000_000_000)
             .wrapping_add(metadata.ctime_nsec()),
     }
+}
+
+/// 0 where the file system does not tell.
+fn born_ns(metadata: &Metadata) -> i64 {
+    let born = metadata.created().ok();
+    let since = born.and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_nanos() as i64)
 }
 
 /// What is at the path now, symlinks followed.

@@ -8,6 +8,8 @@ pub mod blocks;
 pub mod descriptor;
 pub mod directories;
 pub mod files;
+pub mod gzip;
+pub mod open_file;
 pub mod outlet;
 pub mod tail;
 pub mod walk;

@@ -3,7 +3,6 @@
 //! Owns the entry's descriptors and the block that waits for space. All decisions about files are
 //! the core's; all decisions about when to run are the supervisor's.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,15 +12,17 @@ use rustc_hash::FxHashMap;
 
 use super::allow::AllowList;
 use super::blocks::BlockPool;
-use super::descriptor::Descriptor;
 use super::directories::Directories;
 use super::files;
+use super::open_file::{OpenFile, Place};
 use super::outlet::{Handed, Held, LostLine, Outlet, OutletSettings};
 use crate::inbox::AckTarget;
 use crate::sink::{BlockToken, Sink};
 
 /// After this much, the next tail has its turn.
 const TURN_MAX_BYTES: u64 = 1024 * 1024;
+/// What a rotated file is called that is read unpacked.
+const GZIP: &str = ".gz";
 /// A turn also ends after this many steps, so that no tail can hold the thread.
 const TURN_MAX_STEPS: usize = 256;
 
@@ -58,7 +59,7 @@ pub struct Tail {
     path: PathBuf,
     /// Where the path led when it was last opened; the path itself before that.
     resolved: PathBuf,
-    open: FxHashMap<Handle, Descriptor>,
+    open: FxHashMap<Handle, OpenFile>,
     held: Option<Held>,
     /// Charged since the supervisor last asked.
     charged_bytes: u64,
@@ -116,7 +117,7 @@ impl Tail {
 
     /// Gives them back; each is opened again when it is wanted.
     pub fn release_files(&mut self) {
-        self.open.values_mut().for_each(Descriptor::release);
+        self.open.values_mut().for_each(OpenFile::release);
     }
 
     /// True when a block waits for space in the sink.
@@ -159,7 +160,15 @@ impl Tail {
                 }
                 Step::Open { handle, target } => self.open(handle, &target, around.allow),
                 Step::StatHandle { handle } => {
-                    let result = self.with_open(handle, around, files::stat_open);
+                    let place = Place {
+                        entry: &self.path,
+                        allow: around.allow,
+                        directories: around.directories,
+                    };
+                    let result = match self.open.get_mut(&handle) {
+                        Some(file) => file.stat(place),
+                        None => Err(Blocked::Missing),
+                    };
                     // Gone by now, or by the time that its descriptor was to be opened again.
                     if matches!(result, Ok((_, false)) | Err(Blocked::Missing)) {
                         self.tailer.mark_deleted(handle);
@@ -172,10 +181,21 @@ impl Tail {
                     offset,
                     max_bytes,
                 } => {
-                    let result = self.with_open(handle, around, |path, file| {
-                        let read = around.blocks.read(file, offset, max_bytes);
-                        read.map_err(|error| files::refused(path, &error))
-                    });
+                    let place = Place {
+                        entry: &self.path,
+                        allow: around.allow,
+                        directories: around.directories,
+                    };
+                    let result = match self.open.get_mut(&handle) {
+                        Some(file) => file.read(place, around.blocks, offset, max_bytes),
+                        None => Err(Blocked::Missing),
+                    };
+                    let result = match result {
+                        // The tailer asks again.
+                        Ok(None) => return Turn::More,
+                        Ok(Some(bytes)) => Ok(bytes),
+                        Err(blocked) => Err(blocked),
+                    };
                     self.tailer.read_done(handle, offset, result);
                 }
                 Step::Produce(block) => {
@@ -207,32 +227,27 @@ impl Tail {
         Turn::More
     }
 
-    fn with_open<S: Sink, T>(
-        &mut self,
-        handle: Handle,
-        around: &Surroundings<'_, S>,
-        then: impl FnOnce(&Path, &File) -> Result<T, Blocked>,
-    ) -> Result<T, Blocked> {
-        let Some(descriptor) = self.open.get_mut(&handle) else {
-            return Err(Blocked::Missing);
-        };
-        let path = descriptor.path().to_owned();
-        let file = descriptor.open(&self.path, around.allow, around.directories)?;
-        then(&path, file)
-    }
-
     fn open(&mut self, handle: Handle, target: &Target, allow: &AllowList) {
         let path = match target {
             Target::Path => self.path.clone(),
             Target::Sibling(name) => directory_of(&self.path).join(name),
         };
-        match files::open(&path, allow) {
-            Ok(opened) => {
+        let is_packed = matches!(target, Target::Sibling(name) if name.ends_with(GZIP));
+        let opened = files::open(&path, allow).and_then(|opened| {
+            let resolved = opened.resolved.clone();
+            let (file, stat) = if is_packed {
+                OpenFile::gzip(opened, &path)?
+            } else {
+                OpenFile::plain(opened, &path)
+            };
+            Ok((stat, file, resolved))
+        });
+        match opened {
+            Ok((stat, file, resolved)) => {
                 if *target == Target::Path {
-                    self.resolved.clone_from(&opened.resolved);
+                    self.resolved = resolved;
                 }
-                let stat = opened.stat;
-                self.open.insert(handle, Descriptor::new(path, opened));
+                self.open.insert(handle, file);
                 self.tailer.opened(handle, Ok(stat));
             }
             Err(blocked) => self.tailer.opened(handle, Err(blocked)),

@@ -9,7 +9,7 @@ use std::fs::{DirEntry, FileType};
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use logagent_core::identity::FileId;
+use logagent_core::identity::Inode;
 use logagent_core::pattern::Pattern;
 use logagent_core::rotation;
 use rustc_hash::FxHashMap;
@@ -26,7 +26,7 @@ const FILES_MAX: usize = 100_000;
 struct Listing {
     /// Device, inode and change time; `None` when the listing has to be made again.
     seen: Option<(u64, u64, i64, i64)>,
-    files: Vec<(PathBuf, FileId)>,
+    files: Vec<(PathBuf, Inode)>,
     directories: Vec<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ struct Listing {
 pub struct Walk {
     pattern: Pattern,
     listings: FxHashMap<PathBuf, Listing>,
-    found: BTreeMap<PathBuf, FileId>,
+    found: BTreeMap<PathBuf, Inode>,
     trouble: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl Walk {
     }
 
     /// The files that are meant, in the order of their names.
-    pub fn found(&self) -> &BTreeMap<PathBuf, FileId> {
+    pub fn found(&self) -> &BTreeMap<PathBuf, Inode> {
         &self.found
     }
 
@@ -125,7 +125,7 @@ impl Walk {
                 continue;
             };
             if self.pattern.matches(text) && !self.is_rotation(&path) {
-                let id = file_id(&entry, kind, metadata.dev());
+                let id = inode_of(&entry, kind, metadata.dev());
                 listing.files.extend(id.map(|id| (path.clone(), id)));
             }
             if self.pattern.may_contain(text) && self.is_walked(&path, kind, directory) {
@@ -157,9 +157,9 @@ impl Walk {
 }
 
 /// The inode of a regular file, without looking at it where the directory tells.
-fn file_id(entry: &DirEntry, kind: FileType, dev: u64) -> Option<FileId> {
+fn inode_of(entry: &DirEntry, kind: FileType, dev: u64) -> Option<Inode> {
     if kind.is_file() {
-        return Some(FileId {
+        return Some(Inode {
             dev,
             ino: entry.ino(),
         });
@@ -168,7 +168,7 @@ fn file_id(entry: &DirEntry, kind: FileType, dev: u64) -> Option<FileId> {
         return None;
     }
     let metadata = std::fs::metadata(entry.path()).ok()?;
-    metadata.is_file().then(|| FileId {
+    metadata.is_file().then(|| Inode {
         dev: metadata.dev(),
         ino: metadata.ino(),
     })

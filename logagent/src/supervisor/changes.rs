@@ -183,7 +183,7 @@ impl<S: Sink> Supervisor<S> {
             max_retry_ms: RETRY_MAX_MS,
             ..TailerOptions::default()
         };
-        let lane = self.budget.lane(&entry.id.topic);
+        let lane = self.budget.join(&entry.id.topic, entry.asked_path());
         let path = PathBuf::from(&entry.id.path);
         let tailer = Tailer::new(base_of(&path), entry.options.from, rows, options);
         let outlet = OutletSettings {

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use logagent_core::config::{Entry, EntryId, Options, Plan, StartAt};
-use logagent_core::identity::FileId;
+use logagent_core::identity::Inode;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Supervisor;
@@ -29,7 +29,7 @@ pub(super) struct Walker {
     /// Files that are not there any more, and since when.
     missing: FxHashMap<String, u64>,
     /// Other names of files that are read under their first one.
-    second_names: FxHashMap<PathBuf, FileId>,
+    second_names: FxHashMap<PathBuf, Inode>,
     /// The first walk decides what was there when the entry began.
     is_new: bool,
 }
@@ -155,7 +155,7 @@ impl<S: Sink> Supervisor<S> {
                     continue;
                 }
             }
-            reading.extend(view.files.iter().map(|file| file.id));
+            reading.extend(view.files.iter().map(|file| file.id.inode()));
             ids.extend(found.get(Path::new(path)).copied());
             running.push(path.clone());
         }

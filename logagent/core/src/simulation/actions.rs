@@ -29,8 +29,20 @@ pub(super) enum Action {
     TruncateUnderWriter,
     /// Removes the file; the program opens a new one, which may get the same inode.
     DeleteAndRecreate,
-    /// Compresses the newest rotated file.
+    /// Compresses the newest rotated file; or goes on with one that was begun.
     Gzip,
+    /// Begins to, and does not come to the end yet.
+    GzipBegin,
+    /// Copies the beginning of the file to `.1`; the rest and the truncation come later.
+    CopyBegin {
+        part: u16,
+    },
+    /// The path becomes a symlink, leads elsewhere, or becomes a file again.
+    SwitchLink,
+    /// The program appends a line that belongs to the one before it.
+    Continue,
+    /// The next line is one that the broker never takes.
+    Poison,
     /// The agent works for this long; what it sent is acknowledged, and checkpointed.
     Run {
         ms: u64,
@@ -56,7 +68,30 @@ pub(super) enum Action {
     Forbid(bool),
 }
 
-pub(super) fn action() -> impl Strategy<Value = Action> {
+/// How the entry's lines become records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    Plain,
+    /// Several lines are one record.
+    Joined,
+    /// A newline has two bytes.
+    Utf16,
+    /// Of a long line only the beginning is published.
+    Cut,
+}
+
+/// A history: what the entry is like, and what happens.
+pub(super) fn history(actions_max: usize) -> impl Strategy<Value = (Variant, Vec<Action>)> {
+    let variant = prop_oneof![
+        3 => Just(Variant::Plain),
+        1 => Just(Variant::Joined),
+        1 => Just(Variant::Utf16),
+        1 => Just(Variant::Cut),
+    ];
+    (variant, proptest::collection::vec(action(), 1..actions_max))
+}
+
+fn action() -> impl Strategy<Value = Action> {
     let length = prop_oneof![6 => 8..60_usize, 1 => 200..700_usize];
     prop_oneof![
         10 => (1..12_usize, length)
@@ -70,7 +105,12 @@ pub(super) fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::TruncateAndRegrow),
         1 => Just(Action::TruncateUnderWriter),
         1 => Just(Action::DeleteAndRecreate),
-        1 => Just(Action::Gzip),
+        2 => Just(Action::Gzip),
+        1 => Just(Action::GzipBegin),
+        1 => (0..=1_000_u16).prop_map(|part| Action::CopyBegin { part }),
+        1 => Just(Action::SwitchLink),
+        2 => Just(Action::Continue),
+        1 => Just(Action::Poison),
         8 => (prop_oneof![3 => 1..300_u64, 1 => 300..8_000_u64], any::<bool>(), any::<bool>())
             .prop_map(|(ms, ack, save)| Action::Run { ms, ack, save }),
         4 => (1..8_usize).prop_map(Action::Steps),

@@ -1,6 +1,6 @@
 //! A directory in memory: names, inodes, descriptors that outlive names, and inode reuse.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -17,6 +17,11 @@ pub(super) struct Inode {
     /// Which lines stand in it, as the model numbers them.
     pub(super) lines: Vec<usize>,
     changed_ns: i64,
+    born_ns: i64,
+    /// A compressed file; `content` is what was compressed.
+    packed: bool,
+    /// Its end is not written yet.
+    pub(super) torn: bool,
     links: usize,
     opens: usize,
 }
@@ -28,9 +33,9 @@ pub(super) struct Disk {
     inodes: BTreeMap<u64, Inode>,
     /// Freed numbers, the one freed last at the end: a new file takes that one first.
     free: Vec<u64>,
-    /// Numbers that are not given to another file.
-    pub(super) kept: HashSet<u64>,
     next_ino: u64,
+    /// Where the tailed path leads, when it is a symlink.
+    pub(super) link: Option<String>,
 }
 
 impl Disk {
@@ -45,6 +50,7 @@ impl Disk {
         self.inodes.insert(
             ino,
             Inode {
+                born_ns: self.tick_ns(),
                 links: 1,
                 ..Inode::default()
             },
@@ -54,15 +60,25 @@ impl Disk {
         ino
     }
 
+    /// Never 0, which would be a file system that does not tell births.
+    fn tick_ns(&self) -> i64 {
+        (self.now_ms / CLOCK_TICK_MS + 1) as i64 * 1_000_000
+    }
+
     fn touch(&mut self, ino: u64) {
-        let tick = self.now_ms / CLOCK_TICK_MS;
+        let now_ns = self.tick_ns();
         if let Some(inode) = self.inodes.get_mut(&ino) {
-            inode.changed_ns = tick as i64 * 1_000_000;
+            inode.changed_ns = now_ns;
         }
     }
 
     pub(super) fn lookup(&self, name: &str) -> Option<u64> {
         self.names.get(name).copied()
+    }
+
+    /// What the path leads to.
+    pub(super) fn at_path(&self, path: &str) -> Option<u64> {
+        self.lookup(self.link.as_deref().unwrap_or(path))
     }
 
     pub(super) fn inode(&self, ino: u64) -> &Inode {
@@ -97,14 +113,38 @@ impl Disk {
     }
 
     pub(super) fn copy(&mut self, from: u64, name: &str) {
+        let ino = self.create(name);
+        self.copy_into(from, ino);
+    }
+
+    pub(super) fn copy_into(&mut self, from: u64, to: u64) {
         let (content, lines) = {
             let inode = self.inode(from);
             (inode.content.clone(), inode.lines.clone())
         };
-        let ino = self.create(name);
-        if let Some(inode) = self.inodes.get_mut(&ino) {
+        self.touch(to);
+        if let Some(inode) = self.inodes.get_mut(&to) {
             inode.content = content;
             inode.lines = lines;
+        }
+    }
+
+    /// Makes `name` the compressed form of a file, or of its beginning.
+    pub(super) fn pack(&mut self, from: u64, name: &str, torn: bool) -> Option<u64> {
+        self.copy(from, name);
+        let ino = self.lookup(name)?;
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.packed = true;
+            inode.torn = torn;
+        }
+        Some(ino)
+    }
+
+    /// Takes the last lines from a copy that is still being made.
+    pub(super) fn shorten(&mut self, ino: u64, len: usize, lines: usize) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.content.truncate(len);
+            inode.lines.truncate(lines);
         }
     }
 
@@ -145,16 +185,29 @@ impl Disk {
             .is_some_and(|inode| inode.links == 0 && inode.opens == 0)
         {
             self.inodes.remove(&ino);
-            if !self.kept.contains(&ino) {
-                self.free.push(ino);
-            }
+            self.free.push(ino);
         }
     }
 
+    /// What a directory shows of it.
     pub(super) fn stat(&self, ino: u64) -> FileStat {
         let inode = self.inode(ino);
+        let size = inode.content.len() as u64;
         FileStat {
-            id: FileId { dev: DEV, ino },
+            size: if inode.packed { size / 3 + 20 } else { size },
+            ..self.stat_open(ino)
+        }
+    }
+
+    /// What its reader shows of it: of a compressed file the size of the content.
+    pub(super) fn stat_open(&self, ino: u64) -> FileStat {
+        let inode = self.inode(ino);
+        FileStat {
+            id: FileId {
+                dev: DEV,
+                ino,
+                born_ns: inode.born_ns,
+            },
             size: inode.content.len() as u64,
             changed_ns: inode.changed_ns,
         }
@@ -170,11 +223,14 @@ impl Disk {
             .collect()
     }
 
-    pub(super) fn read(&self, ino: u64, offset: u64, max_bytes: usize) -> Bytes {
-        let content = &self.inode(ino).content;
+    /// None where a compressed file breaks off.
+    pub(super) fn read(&self, ino: u64, offset: u64, max_bytes: usize) -> Option<Bytes> {
+        let inode = self.inode(ino);
+        let content = &inode.content;
         let from = content.len().min(offset as usize);
         let to = content.len().min(from + max_bytes);
-        Bytes::copy_from_slice(&content[from..to])
+        let breaks_off = inode.torn && to - from < max_bytes;
+        (!breaks_off).then(|| Bytes::copy_from_slice(&content[from..to]))
     }
 
     /// Inodes that have a name.

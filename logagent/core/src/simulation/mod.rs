@@ -7,23 +7,23 @@
 //! or a failure came before a checkpoint knew them).
 
 mod actions;
+mod center;
 mod disk;
 mod verdict;
 mod world;
 
-use proptest::collection::vec;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::planted::{self, Bug};
-use actions::Action;
+use actions::{Action, Variant};
 use world::World;
 
 const ACTIONS_MAX: usize = 40;
 /// Different faults show at once.
 const RUNS: u32 = 12;
 
-fn run(actions: &[Action]) -> Result<(), TestCaseError> {
-    let mut world = World::new();
+fn run(variant: Variant, actions: &[Action]) -> Result<(), TestCaseError> {
+    let mut world = World::new(variant);
     for action in actions {
         world.act(action);
     }
@@ -56,16 +56,26 @@ fn histories_end_as_promised() {
     // Each run stops at its first failure.
     let faults: Vec<_> = (0..RUNS)
         .filter_map(|nth| {
-            let actions = vec(actions::action(), 1..ACTIONS_MAX);
+            let histories_of = actions::history(ACTIONS_MAX);
             let seed = seed.wrapping_mul(u64::from(RUNS)) + u64::from(nth);
             let mut runner = runner(histories / RUNS, true, seed);
-            match runner.run(&actions, |actions| run(&actions)) {
-                Err(TestError::Fail(why, actions)) => Some(format!("{why}\nafter {actions:?}")),
+            match runner.run(&histories_of, |(variant, actions)| run(variant, &actions)) {
+                Err(TestError::Fail(why, history)) => Some(format!("{why}\nafter {history:?}")),
                 _ => None,
             }
         })
         .collect();
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
+}
+
+#[test]
+fn the_center_is_followed() {
+    let histories = number("SIMULATION_HISTORIES").unwrap_or(1_200) as u32;
+    let seed = number("SIMULATION_SEED").unwrap_or(0);
+    let outcome = runner(histories, true, seed).run(&center::events(), |events| {
+        center::run(&events).map_err(TestCaseError::fail)
+    });
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
 
 /// The simulation must see each of these within 500 histories, or it proves nothing.
@@ -81,8 +91,8 @@ fn planted_bugs_are_found() {
         Bug::CopyIgnored,
     ] {
         let found = planted::with(bug, || {
-            runner(500, false, 1).run(&vec(actions::action(), 1..ACTIONS_MAX), |actions| {
-                run(&actions)
+            runner(500, false, 1).run(&actions::history(ACTIONS_MAX), |(variant, actions)| {
+                run(variant, &actions)
             })
         });
         assert!(
@@ -90,4 +100,13 @@ fn planted_bugs_are_found() {
             "{bug:?} went unnoticed"
         );
     }
+    let found = planted::with(Bug::WatchWithoutRevision, || {
+        runner(500, false, 1).run(&center::events(), |events| {
+            center::run(&events).map_err(TestCaseError::fail)
+        })
+    });
+    assert!(
+        matches!(found, Err(TestError::Fail(..))),
+        "a watch without a revision went unnoticed"
+    );
 }

@@ -29,9 +29,25 @@ pub(super) struct Model {
     pub(super) killed: bool,
     /// A file that cannot be read is overtaken by those that can.
     pub(super) forbidden: bool,
+    /// Several lines are one record.
+    pub(super) joined: bool,
+    /// The line that belongs to this one: where this one is, that one follows in the same record.
+    pub(super) follows: HashMap<usize, usize>,
+    /// Lines that the broker never takes.
+    pub(super) poison: HashSet<usize>,
+    /// Lines that came as dead letters.
+    pub(super) letters: HashSet<usize>,
 }
 
 impl Model {
+    /// `joined`: several lines may be one record.
+    pub(super) fn new(joined: bool) -> Self {
+        Self {
+            joined,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn add_line(&mut self, value: Vec<u8>) -> usize {
         let number = self.lines.len();
         self.by_value.insert(value.clone(), number);
@@ -39,10 +55,33 @@ impl Model {
         number
     }
 
-    /// A hole that a truncation left in front of a line may or may not be part of it.
-    pub(super) fn number_of(&self, value: &[u8]) -> Option<usize> {
+    /// The lines of a record. None when there is something in it that was never written; halves of
+    /// lines whose file went away are no lines.
+    pub(super) fn numbers_of(&self, value: &[u8]) -> Option<Vec<usize>> {
+        // A hole that a truncation left in front of a line may or may not be part of it.
         let nuls = value.iter().take_while(|byte| **byte == 0).count();
-        self.by_value.get(&value[nuls..]).copied()
+        let value = &value[nuls..];
+        let lines: Vec<&[u8]> = if self.joined {
+            value.split(|byte| *byte == b'\n').collect()
+        } else {
+            vec![value]
+        };
+        let whole =
+            |line: &&[u8]| !self.halves.contains(*line) || self.by_value.contains_key(*line);
+        let known = lines.into_iter().filter(whole);
+        known.map(|line| self.by_value.get(line).copied()).collect()
+    }
+
+    /// A line that belongs to another one stands behind it.
+    fn judge_joins(&self, lines: &[usize]) -> Result<(), String> {
+        for (at, line) in lines.iter().enumerate() {
+            if let Some(next) = self.follows.get(line)
+                && lines.get(at + 1) != Some(next)
+            {
+                return Err(format!("not joined: {:?}", text(&self.lines[*line])));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn may_repeat(&mut self, line: usize) {
@@ -53,24 +92,32 @@ impl Model {
         let mut counts = vec![0; self.lines.len()];
         let (mut firsts, mut lasts) = (Vec::new(), vec![None; self.lines.len()]);
         for (at, kept) in log.iter().enumerate() {
-            let Some(line) = self.number_of(&kept.value) else {
-                let nuls = kept.value.iter().take_while(|byte| **byte == 0).count();
-                if self.halves.contains(&kept.value[nuls..]) {
-                    continue;
-                }
+            let Some(numbers) = self.numbers_of(&kept.value) else {
                 return Err(format!("split or extra: {:?}", text(&kept.value)));
             };
-            counts[line] += 1;
-            if self.unordered.contains(&line) {
-                continue;
+            self.judge_joins(&numbers)?;
+            for line in numbers {
+                counts[line] += 1;
+                if self.unordered.contains(&line) {
+                    continue;
+                }
+                if counts[line] == 1 {
+                    firsts.push(line);
+                }
+                lasts[line] = Some(at);
             }
-            if counts[line] == 1 {
-                firsts.push(line);
-            }
-            lasts[line] = Some(at);
         }
         for (line, count) in counts.iter().enumerate() {
             let value = text(&self.lines[line]);
+            if self.poison.contains(&line) {
+                if *count > 0 {
+                    return Err(format!("taken although it never is: {value:?}"));
+                }
+                if !self.letters.contains(&line) && !self.may_miss.contains(&line) {
+                    return Err(format!("no dead letter: {value:?}"));
+                }
+                continue;
+            }
             if *count == 0 && !self.may_miss.contains(&line) {
                 return Err(format!("lost: {value:?}"));
             }

@@ -1,15 +1,20 @@
-//! The disk, the writing program, the agent and the broker of one history.
+//! The disk, the agent and the broker of one history. What the writing program and its surroundings
+//! do is in `surroundings`.
+
+mod surroundings;
 
 use std::collections::{HashMap, HashSet};
 
-use super::actions::Action;
+use schemas::objects::{Multiline, OnLongLine};
+
+use super::actions::{Action, Variant};
 use super::disk::Disk;
 use super::verdict::{Kept, Model};
 use crate::checkpoint::FileRow;
 use crate::config::StartAt;
-use crate::framing::Framing;
+use crate::framing::{Framing, Joining, TextEncoding};
 use crate::tailer::{
-    Blame, Blocked, Handle, Note, PathSeen, Step, Tailer, TailerOptions, Target, Ticket,
+    Blame, Blocked, Fate, Handle, Note, PathSeen, Step, Tailer, TailerOptions, Target, Ticket,
 };
 
 const BASE: &str = "a.log";
@@ -19,10 +24,30 @@ const ROTATIONS_KEPT: usize = 9;
 const STEPS_MAX: usize = 20_000;
 const FINISH_MS: u64 = 60_000;
 
-fn options() -> TailerOptions {
+/// Longer lines are cut in histories that cut.
+const CUT_BYTES: usize = 64;
+
+fn framing(variant: Variant) -> Framing {
+    match variant {
+        Variant::Plain => Framing::lines(4_096),
+        Variant::Joined => {
+            let joining = Joining::new(&Multiline {
+                start: Some("^[0-9]{6} ".into()),
+                continues: None,
+                timeout_ms: Some(200),
+                max_lines: Some(50),
+            });
+            Framing::lines(4_096).joined(joining.ok())
+        }
+        Variant::Utf16 => Framing::lines(4_096).in_encoding(TextEncoding::named("utf-16le")),
+        Variant::Cut => Framing::lines(CUT_BYTES).on_long_line(OnLongLine::Truncate),
+    }
+}
+
+fn options(variant: Variant) -> TailerOptions {
     TailerOptions {
         block_bytes: 512,
-        framing: Framing::lines(4_096),
+        framing: framing(variant),
         max_unacked_bytes: 4_096,
         rotate_wait_ms: 3_000,
         deleted_wait_ms: 1_000,
@@ -39,6 +64,7 @@ struct Sent {
     ticket: Ticket,
     /// Positions in the model; a half line has none.
     lines: Vec<usize>,
+    fate: Fate,
     state: State,
 }
 
@@ -59,13 +85,22 @@ struct Durable {
 }
 
 pub(super) struct World {
+    variant: Variant,
     disk: Disk,
     model: Model,
     /// The program's descriptor, and where it writes next.
     writer_ino: u64,
     writer_offset: usize,
-    /// A line begun and not completed.
+    /// A line begun and not completed, as text.
     half: Vec<u8>,
+    /// The next line is one that the broker never takes.
+    poisons: bool,
+    /// The copy that is being made.
+    copying: Option<u64>,
+    /// Nothing of what it is made of was read when it was begun.
+    copies_unread: bool,
+    /// Files that the path was a link to, counted.
+    link_targets: usize,
     tailer: Option<Tailer>,
     fds: HashMap<Handle, u64>,
     persist_asked: bool,
@@ -87,16 +122,21 @@ fn rotated(number: usize) -> String {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(variant: Variant) -> Self {
         let mut disk = Disk::default();
         let writer_ino = disk.create(BASE);
         disk.hold(writer_ino);
         Self {
+            variant,
             disk,
-            model: Model::default(),
+            model: Model::new(variant == Variant::Joined),
             writer_ino,
             writer_offset: 0,
             half: Vec::new(),
+            poisons: false,
+            copying: None,
+            copies_unread: false,
+            link_targets: 0,
             tailer: None,
             fds: HashMap::new(),
             persist_asked: false,
@@ -118,7 +158,7 @@ impl World {
             Action::WriteHalf => {
                 if self.half.is_empty() {
                     self.half = format!("{:06} half ", self.model.lines.len()).into_bytes();
-                    let half = self.half.clone();
+                    let half = self.encoded(&self.half);
                     self.append(&half);
                 }
             }
@@ -136,6 +176,8 @@ impl World {
                     self.write(1, 40);
                 }
             }
+            // The beginning of a line behind a small hole is more hole than line.
+            Action::TruncateUnderWriter if self.variant == Variant::Cut => {}
             Action::TruncateUnderWriter => self.truncate(false),
             Action::DeleteAndRecreate => {
                 self.complete_half();
@@ -146,6 +188,11 @@ impl World {
                 self.open();
             }
             Action::Gzip => self.gzip(),
+            Action::GzipBegin => self.gzip_begin(),
+            Action::CopyBegin { part } => self.copy_begin(*part),
+            Action::SwitchLink => self.switch_link(),
+            Action::Continue => self.write_continuation(),
+            Action::Poison => self.poisons = true,
             Action::Run { ms, ack, save } => self.run(*ms, *ack, *save),
             Action::Steps(steps) => {
                 for _ in 0..*steps {
@@ -163,7 +210,7 @@ impl World {
             Action::Fail(index) => {
                 let flying = self.in_flight();
                 if !flying.is_empty() {
-                    self.refuse(flying[index.index(flying.len())]);
+                    self.refuse(flying[index.index(flying.len())], Blame::Topic);
                 }
             }
             Action::Save => self.save(),
@@ -178,182 +225,6 @@ impl World {
         self.forget_what_was_before();
     }
 
-    // The writing program and its surroundings.
-
-    fn append(&mut self, bytes: &[u8]) {
-        self.disk
-            .write_at(self.writer_ino, self.writer_offset, bytes);
-        self.writer_offset += bytes.len();
-    }
-
-    fn write(&mut self, lines: usize, length: usize) {
-        for _ in 0..lines {
-            let mut line = std::mem::take(&mut self.half);
-            let written = line.len();
-            if line.is_empty() {
-                line = format!("{:06} ", self.model.lines.len()).into_bytes();
-            }
-            while line.len() < length.max(written + 1) {
-                line.push(b'a' + (line.len() % 23) as u8);
-            }
-            let number = self.model.add_line(line.clone());
-            self.append(&[&line[written..], b"\n"].concat());
-            self.disk.note_line(self.writer_ino, number);
-            let ino = self.writer_ino;
-            let is_cut = written > 0 && self.log.iter().any(|kept| kept.value == line[..written]);
-            if is_cut || self.foreign.contains(&ino) || self.finished.contains(&ino) {
-                self.model.halves.insert(line[..written].to_vec());
-                self.model.halves.insert(line[written..].to_vec());
-                self.model.may_miss.insert(number);
-                self.model.unordered.insert(number);
-            }
-        }
-    }
-
-    fn complete_half(&mut self) {
-        if !self.half.is_empty() {
-            self.write(1, 20);
-        }
-    }
-
-    fn rename(&mut self) {
-        if self.disk.lookup(BASE).is_none() {
-            return;
-        }
-        self.shift();
-        self.disk.rename(BASE, &rotated(1));
-    }
-
-    fn shift(&mut self) {
-        for suffix in ["", ".gz"] {
-            let last = rotated(ROTATIONS_KEPT) + suffix;
-            self.disk.unlink(&last);
-        }
-        self.forget_lost();
-        for number in (1..ROTATIONS_KEPT).rev() {
-            for suffix in ["", ".gz"] {
-                let (from, to) = (rotated(number) + suffix, rotated(number + 1) + suffix);
-                self.disk.rename(&from, &to);
-            }
-        }
-    }
-
-    fn reopen(&mut self) {
-        if self.disk.lookup(BASE) == Some(self.writer_ino) {
-            return;
-        }
-        self.complete_half();
-        self.disk.release(self.writer_ino);
-        self.forget_lost();
-        self.open();
-    }
-
-    fn open(&mut self) {
-        self.writer_ino = self.disk.create(BASE);
-        self.foreign.remove(&self.writer_ino);
-        self.finished.remove(&self.writer_ino);
-        self.disk.hold(self.writer_ino);
-        self.writer_offset = self.disk.inode(self.writer_ino).content.len();
-    }
-
-    fn copy_truncate(&mut self, between: usize) {
-        // Only what stands at the path is copied.
-        if self.disk.lookup(BASE) != Some(self.writer_ino) {
-            return;
-        }
-        self.shift();
-        // Before anything of it was sent, nobody can tell the copy from a file of its own.
-        let copied = &self.disk.inode(self.writer_ino).lines;
-        let seen = |line: &&usize| {
-            let value = &self.model.lines[**line];
-            self.log.iter().any(|kept| kept.value == *value)
-        };
-        if !copied.iter().any(|line| seen(&line)) {
-            self.model.unordered.extend(copied);
-        }
-        if self.forbidden {
-            self.model.may_miss.extend(copied);
-        }
-        self.model.halves.insert(self.half.clone());
-        let copied = self.disk.inode(self.writer_ino).lines.clone();
-        self.copied
-            .entry(self.writer_ino)
-            .or_default()
-            .extend(copied);
-        self.disk.copy(self.writer_ino, &rotated(1));
-        if let Some(copy) = self.disk.lookup(&rotated(1)) {
-            self.foreign.remove(&copy);
-            self.finished.remove(&copy);
-        }
-        self.write(between, 30);
-        self.truncate(true);
-    }
-
-    fn truncate(&mut self, appending: bool) {
-        if !self.half.is_empty() {
-            let half = std::mem::take(&mut self.half);
-            self.model.halves.insert(half);
-        }
-        self.disk.truncate(self.writer_ino);
-        if appending {
-            self.writer_offset = 0;
-        }
-        self.forget_lost();
-    }
-
-    fn gzip(&mut self) {
-        if self.disk.lookup(&rotated(1)).is_some() && self.disk.lookup(BASE).is_some() {
-            let ino = self.disk.create(&(rotated(1) + ".gz"));
-            self.disk.write_at(ino, 0, b"\x1f\x8bcompressed");
-            if let Some(original) = self.disk.lookup(&rotated(1)) {
-                self.forget_copies(original);
-            }
-            self.disk.unlink(&rotated(1));
-            self.forget_lost();
-        }
-    }
-
-    /// A copy whose original is not there any more may be a file of its own.
-    fn forget_copies(&mut self, original: u64) {
-        for line in self.copied.remove(&original).unwrap_or_default() {
-            self.model.may_repeat(line);
-            self.model.acked.remove(&line);
-            self.durable.acked.remove(&line);
-        }
-    }
-
-    /// While nobody knows of the entry, what is rotated is not its business.
-    fn forget_what_was_before(&mut self) {
-        if self.durable.rows.is_some() || self.persist_asked || !self.log.is_empty() {
-            return;
-        }
-        for (name, ino) in self.disk.named() {
-            if name != BASE {
-                let lines = &self.disk.inode(ino).lines;
-                self.model.may_miss.extend(lines);
-                self.model.unordered.extend(lines);
-                self.foreign.insert(ino);
-            }
-        }
-        // Of a file that was never read nothing but its inode is known.
-        self.disk.kept.extend(&self.foreign);
-    }
-
-    /// Lines that are neither acknowledged nor anywhere any more cannot be asked for.
-    fn forget_lost(&mut self) {
-        let named = self.disk.named().map(|(_, ino)| ino);
-        let held = self.fds.values().copied();
-        let there: HashSet<usize> = named
-            .chain(held)
-            .flat_map(|ino| self.disk.inode(ino).lines.iter().copied())
-            .collect();
-        for line in 0..self.model.lines.len() {
-            if !there.contains(&line) && !self.model.acked.contains(&line) {
-                self.model.may_miss.insert(line);
-            }
-        }
-    }
-
     // The broker.
 
     fn in_flight(&self) -> Vec<usize> {
@@ -363,6 +234,13 @@ impl World {
     }
 
     fn ack(&mut self, at: usize) {
+        let lines = &self.sent[at].lines;
+        if self.sent[at].fate == Fate::Topic
+            && lines.iter().any(|line| self.model.poison.contains(line))
+        {
+            self.refuse(at, Blame::Record);
+            return;
+        }
         self.sent[at].state = State::Acked;
         let Some(tailer) = &mut self.tailer else {
             return;
@@ -371,7 +249,7 @@ impl World {
         self.model.acked.extend(&self.sent[at].lines);
     }
 
-    fn refuse(&mut self, at: usize) {
+    fn refuse(&mut self, at: usize, blame: Blame) {
         self.sent[at].state = State::Refused;
         self.log.retain(|kept| kept.block != at);
         self.model.refused = true;
@@ -395,7 +273,7 @@ impl World {
         }
         let ticket = self.sent[at].ticket;
         if let Some(tailer) = &mut self.tailer {
-            tailer.block_failed(ticket, Blame::Topic, "refused");
+            tailer.block_failed(ticket, blame, "refused");
         }
         self.forget_lost();
     }
@@ -407,7 +285,12 @@ impl World {
             return;
         }
         let rows = self.durable.rows.clone();
-        self.tailer = Some(Tailer::new(BASE, StartAt::Beginning, rows, options()));
+        self.tailer = Some(Tailer::new(
+            BASE,
+            StartAt::Beginning,
+            rows,
+            options(self.variant),
+        ));
     }
 
     fn kill(&mut self, delivered: u16) {
@@ -426,7 +309,8 @@ impl World {
         let before_acked = flying.iter().filter(|at| Some(**at) < acked).count();
         let kept = kept.max(before_acked);
         for (nth, at) in flying.iter().enumerate() {
-            if nth >= kept {
+            let mut lines = self.sent[*at].lines.iter();
+            if nth >= kept || lines.any(|line| self.model.poison.contains(line)) {
                 self.log.retain(|record| record.block != *at);
             }
         }
@@ -439,7 +323,8 @@ impl World {
         let arrived: HashSet<usize> = self
             .log
             .iter()
-            .filter_map(|kept| self.model.number_of(&kept.value))
+            .filter_map(|kept| self.model.numbers_of(&kept.value))
+            .flatten()
             .collect();
         for line in arrived {
             if !self.durable.acked.contains(&line) {
@@ -500,7 +385,7 @@ impl World {
         }
         self.persist_asked = false;
         self.forget_lost();
-        let mut tailer = Tailer::new(BASE, StartAt::Beginning, rows, options());
+        let mut tailer = Tailer::new(BASE, StartAt::Beginning, rows, options(self.variant));
         tailer.must_save();
         self.tailer = Some(tailer);
     }
@@ -538,7 +423,7 @@ impl World {
         let forbidden = || Blocked::Refused("forbidden".into());
         match tailer.next(self.disk.now_ms) {
             Step::StatPath => {
-                let seen = match self.disk.lookup(BASE) {
+                let seen = match self.disk.at_path(BASE) {
                     Some(ino) => PathSeen::File(self.disk.stat(ino)),
                     None => PathSeen::Missing,
                 };
@@ -546,24 +431,24 @@ impl World {
             }
             Step::ListSiblings => tailer.siblings_seen(self.disk.siblings(BASE)),
             Step::Open { handle, target } => {
-                let name = match &target {
-                    Target::Path => BASE,
-                    Target::Sibling(name) => name,
+                let ino = match &target {
+                    Target::Path => self.disk.at_path(BASE),
+                    Target::Sibling(name) => self.disk.lookup(name),
                 };
-                match self.disk.lookup(name) {
+                match ino {
                     Some(_) if self.forbidden && target == Target::Path => {
                         tailer.opened(handle, Err(forbidden()));
                     }
                     Some(ino) => {
                         self.disk.hold(ino);
                         self.fds.insert(handle, ino);
-                        tailer.opened(handle, Ok(self.disk.stat(ino)));
+                        tailer.opened(handle, Ok(self.disk.stat_open(ino)));
                     }
                     None => tailer.opened(handle, Err(Blocked::Missing)),
                 }
             }
             Step::StatHandle { handle } => {
-                tailer.handle_seen(handle, Ok(self.disk.stat(self.fds[&handle])));
+                tailer.handle_seen(handle, Ok(self.disk.stat_open(self.fds[&handle])));
             }
             Step::Read {
                 handle,
@@ -571,21 +456,32 @@ impl World {
                 max_bytes,
             } => {
                 let bytes = self.disk.read(self.fds[&handle], offset, max_bytes);
-                tailer.read_done(handle, offset, Ok(bytes));
+                let torn = || Blocked::Refused("breaks off".into());
+                tailer.read_done(handle, offset, bytes.ok_or_else(torn));
+                if self.variant == Variant::Joined {
+                    // What was read is sent before something is added to it.
+                    return self.step();
+                }
             }
             Step::Produce(block) => {
                 let at = self.sent.len();
                 let mut lines = Vec::new();
                 for line in block.lines.iter() {
-                    lines.extend(self.model.number_of(line.bytes));
-                    self.log.push(Kept {
-                        value: line.bytes.to_vec(),
-                        block: at,
-                    });
+                    let numbers = self.model.numbers_of(line.bytes).unwrap_or_default();
+                    lines.extend(&numbers);
+                    if block.fate == Fate::Topic {
+                        self.log.push(Kept {
+                            value: line.bytes.to_vec(),
+                            block: at,
+                        });
+                    } else {
+                        self.model.letters.extend(numbers);
+                    }
                 }
                 self.sent.push(Sent {
                     ticket: block.ticket,
                     lines,
+                    fate: block.fate,
                     state: State::InFlight,
                 });
             }
@@ -601,8 +497,6 @@ impl World {
                 for note in &notes {
                     if let Note::Finished { file, .. } = note {
                         self.finished.insert(file.ino);
-                        // Read to its end, it is known by its inode and size alone.
-                        self.disk.kept.insert(file.ino);
                     }
                 }
                 self.notes.extend(notes);
@@ -615,7 +509,13 @@ impl World {
     /// Everything is healed, and the agent has all the time it needs.
     pub(super) fn finish(mut self) -> Result<(), String> {
         self.forbidden = false;
-        self.model.halves.insert(self.half.clone());
+        self.copy_end();
+        while self.disk.named().any(|(_, ino)| self.disk.inode(ino).torn) {
+            self.gzip();
+        }
+        let half = self.record_of(&self.half);
+        self.model.halves.insert(half);
+        self.forget_what_was_before();
         self.start();
         self.run(FINISH_MS, true, true);
         self.model.judge(&self.log).map_err(|why| {

@@ -658,11 +658,16 @@ impl FileTail {
 
     /// Whether the copy of the content is looked for, and which one that is.
     pub(super) fn sought(&self) -> Option<FileRow> {
-        (self.place == Place::Sought).then(|| FileRow {
+        (self.place == Place::Sought).then(|| self.content_row())
+    }
+
+    /// The content as far as it was read.
+    pub(super) fn content_row(&self) -> FileRow {
+        FileRow {
             acked_offset: self.known.offset,
             marker: self.known.marker,
             ..self.row(RowState::Draining)
-        })
+        }
     }
 
     /// The content was found in a copy.

@@ -700,7 +700,8 @@ impl Tailer {
 
     fn remember_done(&mut self, mut row: FileRow) {
         row.state = RowState::Done;
-        self.done.retain(|known| known.id != row.id);
+        self.done
+            .retain(|known| known.id != row.id || row.id.is_none());
         self.done.push_back(row);
         while self.done.len() > MAX_DONE_ROWS {
             self.done.pop_front();

@@ -36,9 +36,19 @@ pub(super) enum Aim {
     Copy(Handle, FileRow),
     /// Where the row says, if the content is the row's; at 0 if not.
     RowOrBeginning(FileRow),
+    /// A compressed file: where the content says that it is one of these, at 0 if it is none.
+    Unpack(Vec<Candidate>),
     Beginning,
     /// After the last whole line.
     End,
+}
+
+/// A content that a compressed file may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) row: FileRow,
+    /// It is read through a descriptor of its own.
+    pub(super) is_open: bool,
 }
 
 /// One file to open.
@@ -90,6 +100,8 @@ pub(super) struct Opening {
     pub(super) aim: Aim,
     stage: Stage,
     stat: Option<FileStat>,
+    /// Of a compressed file: the contents that begin like it and are not ruled out yet.
+    alike: VecDeque<Candidate>,
 }
 
 /// What came out of a step of an opening.
@@ -99,6 +111,8 @@ pub(super) enum Outcome {
     More,
     /// This is the file; its content is known up to the offset in `Known`.
     Take(FileStat, Known),
+    /// A compressed file that holds what was read, or is read, elsewhere.
+    Held(FileRow),
     /// The content is not the remembered one.
     NotThis,
 }
@@ -111,7 +125,17 @@ impl Opening {
             aim,
             stage: Stage::Opening,
             stat: None,
+            alike: VecDeque::new(),
         }
+    }
+
+    /// The file as it was when it was opened.
+    pub(super) fn stat_or(&self, id: FileId) -> FileStat {
+        self.stat.unwrap_or(FileStat {
+            id,
+            size: 0,
+            changed_ns: 0,
+        })
     }
 
     /// The next read, once the file is open.
@@ -122,6 +146,10 @@ impl Opening {
             (Stage::Head | Stage::AlignHead, _) => Some((0, HEAD_BYTES)),
             (Stage::Marker, Aim::Row(row) | Aim::Copy(_, row) | Aim::RowOrBeginning(row)) => {
                 Some((known(row).read_start(), MARKER_BYTES))
+            }
+            (Stage::Marker, Aim::Unpack(_)) => {
+                let first = self.alike.front()?;
+                Some((known(&first.row).read_start(), MARKER_BYTES))
             }
             (Stage::Align { .. }, _) => {
                 Some((stat.size.saturating_sub(ALIGN_BYTES), ALIGN_BYTES as usize))
@@ -137,7 +165,9 @@ impl Opening {
             Aim::Beginning => Outcome::Take(stat, Known::default()),
             Aim::End if stat.size == 0 => Outcome::Take(stat, Known::default()),
             Aim::End => self.go_on(Stage::AlignHead),
-            Aim::Row(_) | Aim::Copy(..) | Aim::RowOrBeginning(_) => self.go_on(Stage::Head),
+            Aim::Row(_) | Aim::Copy(..) | Aim::RowOrBeginning(_) | Aim::Unpack(_) => {
+                self.go_on(Stage::Head)
+            }
         }
     }
 
@@ -172,7 +202,51 @@ impl Opening {
                     Verdict::Shorter | Verdict::Rewritten => self.not_this(stat),
                 }
             }
+            (Stage::Head, Aim::Unpack(candidates)) => {
+                let alike = candidates
+                    .iter()
+                    .filter(|candidate| known(&candidate.row).judge(start, bytes) == Verdict::Same);
+                self.alike = alike.cloned().collect();
+                self.next_alike(stat)
+            }
+            (Stage::Marker, Aim::Unpack(_)) => match self.alike.pop_front() {
+                Some(first) if known(&first.row).judge(start, bytes) == Verdict::Same => {
+                    Self::recognised(first, stat)
+                }
+                _ => self.next_alike(stat),
+            },
             _ => Outcome::NotThis,
+        }
+    }
+
+    /// The next content that a compressed file may hold, judged by its size or by another read.
+    fn next_alike(&mut self, stat: FileStat) -> Outcome {
+        let Some(first) = self.alike.front() else {
+            return Outcome::Take(stat, Known::default());
+        };
+        let whole_bytes = if first.is_open {
+            first.row.seen_bytes
+        } else {
+            first.row.acked_offset
+        };
+        // A compressed file tells its size modulo 2³².
+        if whole_bytes as u32 == stat.size as u32 {
+            return Outcome::Held(first.row.clone());
+        }
+        if known(&first.row).read_start() > 0 {
+            return self.go_on(Stage::Marker);
+        }
+        match self.alike.pop_front() {
+            Some(first) => Self::recognised(first, stat),
+            None => Outcome::NotThis,
+        }
+    }
+
+    fn recognised(candidate: Candidate, stat: FileStat) -> Outcome {
+        if candidate.is_open {
+            Outcome::Held(candidate.row)
+        } else {
+            Outcome::Take(stat, known(&candidate.row))
         }
     }
 
@@ -201,7 +275,8 @@ fn known(row: &FileRow) -> Known {
 ///
 /// Other identities are tried in two cases only, because two different files may begin alike: the
 /// device number is another one (disks are renumbered at boot), or the file was truncated, so that
-/// its old content may live on in a copy that nobody knows yet.
+/// its old content may live on in a copy that nobody knows yet. A file that is nowhere may have been
+/// compressed: its content decides.
 pub(super) fn places_of(
     row: &FileRow,
     is_known: impl Fn(&FileStat) -> bool,
@@ -210,13 +285,23 @@ pub(super) fn places_of(
     siblings: &[Sibling],
 ) -> VecDeque<Place> {
     let at_path = path.map(|stat| (Target::Path, stat));
-    let rotated = rotation::newest_first(base, siblings)
-        .into_iter()
-        .filter(|sibling| !rotation::is_compressed(&sibling.name))
+    let is_plain = |sibling: &&Sibling| !rotation::is_compressed(&sibling.name);
+    let is_packed = |sibling: &&Sibling| rotation::is_unpackable(&sibling.name, siblings);
+    let newest_first = rotation::newest_first(base, siblings);
+    // What is compressed had the identity of another file before.
+    let packed = newest_first
+        .iter()
+        .copied()
+        .filter(is_packed)
+        .map(|sibling| (Target::Sibling(sibling.name.clone()), sibling.stat.id));
+    let rotated = newest_first
+        .iter()
+        .copied()
+        .filter(is_plain)
         .map(|sibling| (Target::Sibling(sibling.name.clone()), &sibling.stat));
     let anywhere = siblings
         .iter()
-        .filter(|sibling| sibling.stat.id == row.id && !rotation::is_compressed(&sibling.name))
+        .filter(|sibling| sibling.stat.id == row.id && (is_plain(sibling) || is_packed(sibling)))
         .map(|sibling| (Target::Sibling(sibling.name.clone()), &sibling.stat));
     let seen: Vec<_> = at_path.into_iter().chain(rotated).chain(anywhere).collect();
     let by_identity = seen.iter().filter(|(_, stat)| stat.id == row.id);
@@ -231,15 +316,26 @@ pub(super) fn places_of(
     for (target, stat) in by_identity.chain(by_content) {
         add_place(&mut places, target.clone(), stat.id);
     }
+    if row.head.len > 0 {
+        for (target, id) in packed {
+            add_place(&mut places, target, id);
+        }
+    }
     places
 }
 
 /// The places where the content of a file that was truncated just now may be copied to. Only files
 /// that nobody knows, oldest first.
-pub(super) fn copies_of(row: &FileRow, strangers: &[Sibling]) -> VecDeque<Place> {
+pub(super) fn copies_of(
+    row: &FileRow,
+    strangers: &[Sibling],
+    siblings: &[Sibling],
+) -> VecDeque<Place> {
     let mut places = VecDeque::new();
     for sibling in strangers {
-        if may_hold(row, &sibling.stat) && !rotation::is_compressed(&sibling.name) {
+        let is_packed = rotation::is_unpackable(&sibling.name, siblings);
+        let is_plain = !rotation::is_compressed(&sibling.name);
+        if is_packed && row.head.len > 0 || is_plain && may_hold(row, &sibling.stat) {
             let target = Target::Sibling(sibling.name.clone());
             add_place(&mut places, target, sibling.stat.id);
         }

@@ -3,7 +3,7 @@
 //!
 //! Opens nothing itself: it queues jobs, and judges their outcome.
 
-use super::opening::{self, Aim, Job, Opening, Outcome, Place};
+use super::opening::{self, Aim, Candidate, Job, Opening, Outcome, Place};
 use super::step::{Blocked, Handle, Note, PathSeen, Step, Target};
 use super::{FileTail, MAX_DONE_ROWS, Phase, Tailer};
 use crate::checkpoint::{FileRow, RowState};
@@ -31,8 +31,9 @@ impl Tailer {
         };
         self.present = path.is_some();
         self.sees_nothing = path.is_none() && siblings.is_empty();
+        let mut rows = rows.unwrap_or_default();
+        learn_births(&mut rows, path.as_ref(), &siblings);
         let (done, open): (Vec<_>, Vec<_>) = rows
-            .unwrap_or_default()
             .into_iter()
             .partition(|row| row.state == RowState::Done);
         // Nothing is known of a file that was not read but its inode, which may be another file's
@@ -126,16 +127,30 @@ impl Tailer {
         let mut compressed_known = vanished + self.chain.iter().filter(gone).count();
         let later: Vec<FileId> = missed.iter().map(|sibling| sibling.stat.id).collect();
         for sibling in missed {
-            if rotation::is_compressed(&sibling.name) {
-                self.pass_compressed(&sibling, compressed_known > 0);
+            if rotation::is_being_made(&sibling.name, siblings) {
+                // Its original is there and is read; later it is known by its content.
+                self.look_around_at_sweep = true;
+                continue;
+            }
+            let is_unpackable = rotation::is_unpackable(&sibling.name, siblings);
+            if rotation::is_compressed(&sibling.name) && !is_unpackable {
+                self.pass_compressed(&sibling, compressed_known > 0, "cannot be read");
                 compressed_known = compressed_known.saturating_sub(1);
+                let gone = |row: &FileRow| !siblings.iter().any(|s| s.stat.id == row.id);
+                if let Some(it) = self.done.iter().position(gone) {
+                    self.done.remove(it);
+                }
                 continue;
             }
             if self.is_unreadable(sibling.stat.id) {
                 continue;
             }
             let id = sibling.stat.id;
-            let aim = self.aim_of(&sibling.stat, Aim::Beginning);
+            let aim = if is_unpackable {
+                Aim::Unpack(self.candidates(siblings))
+            } else {
+                self.aim_of(&sibling.stat, Aim::Beginning)
+            };
             let mut job = Job::new(aim, Target::Sibling(sibling.name), id);
             job.before = later
                 .iter()
@@ -147,6 +162,23 @@ impl Tailer {
         self.open_path(path, aim);
     }
 
+    /// The contents that a compressed file may hold: those that were read and whose files are not
+    /// there any more. What is still to be read of them comes before this.
+    fn candidates(&self, siblings: &[Sibling]) -> Vec<Candidate> {
+        let is_gone = |id: FileId| !siblings.iter().any(|sibling| sibling.stat.id == id);
+        let done = self.done.iter().map(|row| Candidate {
+            row: row.clone(),
+            is_open: false,
+        });
+        let open = self.chain.iter().map(|file| Candidate {
+            row: file.content_row(),
+            is_open: true,
+        });
+        let is_candidate =
+            |candidate: &Candidate| candidate.row.head.len > 0 && is_gone(candidate.row.id);
+        open.chain(done).filter(is_candidate).collect()
+    }
+
     /// Files rotated away before anybody looked, oldest first.
     fn strangers(&self, siblings: &[Sibling], path: Option<FileStat>) -> Vec<Sibling> {
         let acquaintance = |sibling: &Sibling| {
@@ -155,10 +187,9 @@ impl Tailer {
                 // A second name of the file at the path: read there, after all the others.
                 return Acquaintance::Read(usize::MAX - 1);
             }
-            match self.acquaintance(&sibling.stat) {
-                Acquaintance::Older if rotation::is_compressed(&sibling.name) => {
-                    Acquaintance::Known
-                }
+            let is_compressed = rotation::is_compressed(&sibling.name);
+            match self.acquaintance(&sibling.stat, is_compressed) {
+                Acquaintance::Older if is_compressed => Acquaintance::Known,
                 known => known,
             }
         };
@@ -190,7 +221,7 @@ impl Tailer {
         let strangers = self.strangers(siblings, None);
         for file in &self.chain {
             if let Some(row) = file.sought() {
-                let places = opening::copies_of(&row, &strangers);
+                let places = opening::copies_of(&row, &strangers, siblings);
                 let aim = Aim::Copy(file.key, row);
                 self.jobs.push_back(Job {
                     aim,
@@ -203,14 +234,14 @@ impl Tailer {
     }
 
     /// Nothing can be read of a compressed file.
-    fn pass_compressed(&mut self, sibling: &Sibling, is_known: bool) {
+    fn pass_compressed(&mut self, sibling: &Sibling, is_known: bool, why: &str) {
         if !is_known {
             self.notes.push(Note::Lost {
                 file: sibling.stat.id,
                 from_offset: 0,
                 to_offset: sibling.stat.size,
                 reason: format!(
-                    "{} was rotated and compressed before it was read (compressed size)",
+                    "{} was rotated and compressed before it was read, and {why} (compressed size)",
                     sibling.name
                 ),
             });
@@ -225,12 +256,17 @@ impl Tailer {
         });
     }
 
-    /// What is not there any more is forgotten, because its inode is free for another file. An
-    /// empty directory says nothing: its disk may be mounted later.
+    /// The identity of what is not there any more is forgotten where births are not told, because
+    /// its inode is free for another file; its content is not, because it may come again compressed.
+    /// An empty directory says nothing: its disk may be mounted later.
     pub(super) fn forget_vanished(&mut self, siblings: &[Sibling]) {
         if !siblings.is_empty() {
             let is_there = |id| siblings.iter().any(|sibling| sibling.stat.id == id);
-            self.done.retain(|row| is_there(row.id));
+            self.done.retain(|row| is_there(row.id) || row.head.len > 0);
+            let gone = |row: &&mut FileRow| !is_there(row.id) && row.id.born_ns == 0;
+            for row in self.done.iter_mut().filter(gone) {
+                row.id = FileId::none();
+            }
             self.unread.retain(|id| is_there(*id));
         }
     }
@@ -253,13 +289,13 @@ impl Tailer {
 
     fn is_known(&self, stat: &FileStat) -> bool {
         !matches!(
-            self.acquaintance(stat),
+            self.acquaintance(stat, false),
             Acquaintance::Stranger | Acquaintance::Unread
         )
     }
 
     /// What is known of a rotated file. One that is not as it was when it was finished is a stranger.
-    fn acquaintance(&self, stat: &FileStat) -> Acquaintance {
+    fn acquaintance(&self, stat: &FileStat, is_compressed: bool) -> Acquaintance {
         if let Some(at) = self.chain.iter().position(|file| file.is_in(stat.id)) {
             // Of an empty file nobody knows what it was before; being opened twice is prevented.
             return if self.chain[at].is_unread() {
@@ -277,6 +313,8 @@ impl Tailer {
         let row = &self.done[at];
         let was_read = row.head.len > 0;
         match was_read {
+            // Nobody writes to a compressed file.
+            true if is_compressed => Acquaintance::Read(at),
             true if row.acked_offset == stat.size => Acquaintance::Read(at),
             false if row.seen_bytes <= stat.size => Acquaintance::Older,
             _ => Acquaintance::Stranger,
@@ -359,6 +397,24 @@ impl Tailer {
     pub(super) fn judge_opening(&mut self, opening: Opening, outcome: Outcome) {
         match outcome {
             Outcome::More => self.opening = Some(opening),
+            Outcome::Held(row) => {
+                self.closing.push_back(opening.handle);
+                self.jobs.pop_front();
+                self.remember_done(FileRow {
+                    id: opening.place.id,
+                    ..row
+                });
+                self.revision += 1;
+            }
+            Outcome::NotThis if matches!(opening.aim, Aim::Unpack(_)) => {
+                self.closing.push_back(opening.handle);
+                self.jobs.pop_front();
+                let stat = opening.stat_or(opening.place.id);
+                if let Target::Sibling(name) = opening.place.target {
+                    self.pass_compressed(&Sibling { name, stat }, false, "is damaged");
+                    self.revision += 1;
+                }
+            }
             Outcome::NotThis => {
                 self.closing.push_back(opening.handle);
                 let is_replaced =
@@ -447,7 +503,7 @@ impl Tailer {
                 }
                 return;
             }
-            Aim::Beginning | Aim::End => unread_row(opening.place.id),
+            Aim::Beginning | Aim::End | Aim::Unpack(_) => unread_row(opening.place.id),
         };
         if let Target::Sibling(name) = &opening.place.target {
             self.notes.push(Note::Unreadable {
@@ -497,6 +553,19 @@ impl Tailer {
                 wanted: None,
                 before: None,
             });
+        }
+    }
+}
+
+/// Rows of a time when births were not known are those of the files that have their inodes now: it
+/// is the best that was known then.
+fn learn_births(rows: &mut [FileRow], path: Option<&FileStat>, siblings: &[Sibling]) {
+    for row in rows {
+        let mut seen = path
+            .into_iter()
+            .chain(siblings.iter().map(|sibling| &sibling.stat));
+        if let Some(stat) = seen.find(|stat| stat.id.may_be(&row.id)) {
+            row.id = stat.id;
         }
     }
 }
