@@ -69,7 +69,20 @@ packages=(
   cc:build-essential make:build-essential perl:perl flock:util-linux ss:iproute2 mkfs.ext4:e2fsprogs faketime:faketime
   protoc:protobuf-compiler kcat:kcat /usr/bin/etcd:etcd-server /usr/bin/etcdctl:etcd-client
   java:default-jre-headless mvn:maven python3:python3
+  /usr/sbin/nginx:nginx-light /usr/sbin/logrotate:logrotate
 )
+
+# stop_service SERVICE PORT WAS_TAKEN: ends the service that a package has just started. Nobody had
+# the port before, so nobody uses it.
+stop_service() {
+  [[ $3 == no ]] && port_taken "$2" || return 0
+  echo "stopping and disabling the $1 service that its package has just started"
+  if command -v systemctl >/dev/null 2>&1; then
+    "${as_root[@]}" systemctl disable --now "$1"
+  else
+    "${as_root[@]}" service "$1" stop
+  fi
+}
 
 install_packages() {
   local entry missing=()
@@ -93,21 +106,15 @@ install_packages() {
     as_root=(sudo -n env)
   fi
   echo "installing Debian packages: ${missing[*]}"
-  local etcd_was_taken=no
+  local etcd_was_taken=no nginx_was_taken=no
   ! port_taken 2379 || etcd_was_taken=yes
+  ! port_taken 80 || nginx_was_taken=yes
   "${as_root[@]}" apt-get -q update >"$scratch/apt.log" 2>&1 || cat "$scratch/apt.log"
   "${as_root[@]}" DEBIAN_FRONTEND=noninteractive "${install[@]}" >"$scratch/apt.log" 2>&1 ||
     { cat "$scratch/apt.log"; fail "could not install; run as root: ${install[*]}"; }
 
-  # etcd-server brings a service that takes 2379. Nobody had it before, so nobody uses it.
-  if [[ " ${missing[*]} " == *" etcd-server "* && $etcd_was_taken == no ]] && port_taken 2379; then
-    echo "stopping and disabling the etcd service that the package has just started"
-    if command -v systemctl >/dev/null 2>&1; then
-      "${as_root[@]}" systemctl disable --now etcd
-    else
-      "${as_root[@]}" service etcd stop
-    fi
-  fi
+  [[ " ${missing[*]} " != *" etcd-server "* ]] || stop_service etcd 2379 "$etcd_was_taken"
+  [[ " ${missing[*]} " != *" nginx-light "* ]] || stop_service nginx 80 "$nginx_was_taken"
 }
 
 check_toolchains() {

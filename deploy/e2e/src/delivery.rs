@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::broker::Kafka;
 use crate::lines::{LineFormat, parse};
-use crate::wait::wait_until;
+use crate::wait::{DEADLINE, wait_until};
 
 const POLL: Duration = Duration::from_millis(50);
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
@@ -297,17 +297,17 @@ impl Delivery {
             .create()?;
         let mut assignment = TopicPartitionList::new();
         for topic in topics {
-            let metadata = consumer
-                .fetch_metadata(Some(topic), METADATA_TIMEOUT)
-                .with_context(|| format!("ask {} about topic {topic}", kafka.bootstrap()))?;
-            let found = metadata
-                .topics()
-                .iter()
-                .find(|found| found.name() == *topic);
-            let partitions = found.map_or(&[][..], |found| found.partitions());
-            anyhow::ensure!(!partitions.is_empty(), "topic {topic} has no partitions");
+            // A broker says that it has made a topic a little before it shows it.
+            let partitions = wait_until(&format!("topic {topic}"), DEADLINE, || {
+                let metadata = consumer
+                    .fetch_metadata(Some(topic), METADATA_TIMEOUT)
+                    .ok()?;
+                let found = metadata.topics().iter().find(|t| t.name() == *topic)?;
+                let ids: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
+                (!ids.is_empty()).then_some(ids)
+            })?;
             for partition in partitions {
-                assignment.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+                assignment.add_partition_offset(topic, partition, Offset::Beginning)?;
             }
         }
         consumer.assign(&assignment)?;

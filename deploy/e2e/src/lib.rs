@@ -15,6 +15,7 @@ pub mod delivery;
 pub mod differential;
 pub mod http;
 pub mod lines;
+pub mod nginx;
 pub mod peer;
 pub mod ports;
 pub mod process;
