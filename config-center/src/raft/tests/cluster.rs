@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use schemas::command::Command;
 use schemas::command::command::Op;
-use schemas::etcdserverpb::LeaseGrantRequest;
+use schemas::etcdserverpb::{LeaseGrantRequest, LeaseRevokeRequest};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -296,6 +296,45 @@ async fn a_lease_is_renewed_through_every_member_by_the_leader() {
         assert_eq!(node.renew_lease(8).await.unwrap(), None);
         assert_eq!(node.lease_remaining_s(8).await.unwrap(), None);
     }
+    cluster.shutdown().await;
+}
+
+/// A leader's process that was stopped goes on where it was: with leases that ran out by its clock,
+/// and that the next leader has renewed. What it does about them must not reach that leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_leader_decided_about_leases_ends_with_its_term() {
+    let cluster = Cluster::start(3).await;
+    let old = cluster.leader().await;
+    let grant = Command {
+        op: Some(Op::LeaseGrant(LeaseGrantRequest { id: 7, ttl: 60 })),
+        ..Command::default()
+    };
+    let granted = cluster.node(old).propose(grant).await.unwrap();
+    granted.reply.unwrap();
+    let revoke = || Command {
+        op: Some(Op::LeaseRevoke(LeaseRevokeRequest { id: 7 })),
+        ..Command::default()
+    };
+    let before = cluster.node(old).take_over_leases().unwrap();
+    cluster.node(old).hand_over(DEADLINE).await;
+    let new = cluster.leader().await;
+    assert_ne!(old, new);
+    assert_eq!(cluster.node(old).take_over_leases(), None);
+    let refused = cluster.node(old).propose_as_leader_of(before, revoke());
+    assert!(refused.await.is_err());
+    assert_eq!(cluster.node(new).renew_lease(7).await.unwrap(), Some(60));
+    // Neither when it leads again, in a later term.
+    cluster.node(new).hand_over(DEADLINE).await;
+    let again = cluster.leader().await;
+    let node = cluster.node(again);
+    let now = node.take_over_leases().unwrap();
+    assert!(before < now);
+    assert!(node.propose_as_leader_of(before, revoke()).await.is_err());
+    assert_eq!(node.renew_lease(7).await.unwrap(), Some(60));
+    // What the leader of this term decides is done.
+    let done = node.propose_as_leader_of(now, revoke()).await.unwrap();
+    done.reply.unwrap();
+    assert_eq!(node.renew_lease(7).await.unwrap(), None);
     cluster.shutdown().await;
 }
 
