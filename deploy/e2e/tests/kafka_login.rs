@@ -90,26 +90,25 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Kafka takes one credential of a user per request.
     fn add_scram_user(&self) -> anyhow::Result<()> {
-        let secrets =
-            format!("SCRAM-SHA-256=[password={PASSWORD}],SCRAM-SHA-512=[password={PASSWORD}]");
-        let output = Command::new("java")
-            .args(["-Xmx128m", "-cp", &format!("{}/*", self.libraries)])
-            .args([
-                "kafka.admin.ConfigCommand",
-                "--bootstrap-server",
-                &self.plain,
-            ])
-            .args(["--alter", "--entity-type", "users", "--entity-name", USER])
-            .args(["--add-config", &secrets])
-            .output()
-            .context("run java")?;
-        anyhow::ensure!(
-            output.status.success(),
-            "add a SCRAM user: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let secret = format!("{mechanism}=[password={PASSWORD}]");
+            let output = Command::new("java")
+                .args(["-Xmx128m", "-cp", &format!("{}/*", self.libraries)])
+                .args(["kafka.admin.ConfigCommand", "--bootstrap-server"])
+                .arg(&self.plain)
+                .args(["--alter", "--entity-type", "users", "--entity-name", USER])
+                .args(["--add-config", &secret])
+                .output()
+                .context("run java")?;
+            anyhow::ensure!(
+                output.status.success(),
+                "add a {mechanism} user: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
         Ok(())
     }
 }

@@ -34,6 +34,9 @@ struct Arguments {
     /// Corpora of a fraction of their size, for tuning: 5 is a fifth
     #[arg(long, default_value_t = 1)]
     divide: u64,
+    /// Leaves the other programs out, for tuning; names as in the report
+    #[arg(long, value_delimiter = ',')]
+    subjects: Vec<String>,
     /// Measures only these and keeps what is known of the others
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

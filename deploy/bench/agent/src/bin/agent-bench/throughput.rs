@@ -88,6 +88,10 @@ pub(crate) fn measure(arguments: &Arguments, section: &str) -> anyhow::Result<Ve
         let mut runs = Vec::new();
         for round in 0..plan.rounds {
             for subject in Subject::all(plan.kind, plan.files) {
+                let names = &arguments.subjects;
+                if !names.is_empty() && !names.iter().any(|name| name == subject.name()) {
+                    continue;
+                }
                 let run = run(arguments, &plan, &input, subject, round)
                     .with_context(|| format!("{} with {}", subject.name(), plan.compression))?;
                 eprintln!(
