@@ -93,7 +93,7 @@ impl<S: Source> FileReader<S> {
             visited: vec![0; words],
             buckets: BTreeMap::new(),
         };
-        let mut names = reader.cursor_at(&Bucket::Root(meta.root));
+        let mut names = Cursor::at(&Bucket::Root(meta.root));
         while let Some(pair) = names.step(&mut reader)? {
             if !pair.is_bucket {
                 return damaged(meta.root, "has a pair where only buckets belong");
@@ -117,23 +117,7 @@ impl<S: Source> FileReader<S> {
     /// Begins to read a bucket; `None` when there is none of this name. A file is read once: a page
     /// that comes up again, from wherever, counts as damaged.
     pub(crate) fn cursor(&self, name: &[u8]) -> Option<Cursor> {
-        self.buckets.get(name).map(|bucket| self.cursor_at(bucket))
-    }
-
-    #[expect(
-        clippy::unused_self,
-        reason = "a cursor belongs to the file it steps through"
-    )]
-    fn cursor_at(&self, bucket: &Bucket) -> Cursor {
-        let (stack, start) = match bucket {
-            Bucket::Root(page) => (Vec::new(), Start::Page(*page)),
-            Bucket::Inline(page) => (Vec::new(), Start::Inline(page.clone())),
-        };
-        Cursor {
-            stack,
-            start: Some(start),
-            last_key: Bytes::new(),
-        }
+        self.buckets.get(name).map(Cursor::at)
     }
 
     /// Reads a page, each one once.
@@ -231,6 +215,18 @@ struct Pair {
 }
 
 impl Cursor {
+    fn at(bucket: &Bucket) -> Self {
+        let start = match bucket {
+            Bucket::Root(page) => Start::Page(*page),
+            Bucket::Inline(page) => Start::Inline(page.clone()),
+        };
+        Self {
+            stack: Vec::new(),
+            start: Some(start),
+            last_key: Bytes::new(),
+        }
+    }
+
     /// The next pair, in the order of keys.
     pub(crate) fn next<S: Source>(
         &mut self,

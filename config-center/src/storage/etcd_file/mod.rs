@@ -11,4 +11,6 @@ mod wal;
 
 pub(super) use export::export;
 pub(super) use import::{EtcdFile, EtcdFileError, Summary, stored_facts};
+#[cfg(test)]
+pub(super) use wal::example as example_wal;
 pub(super) use wal::{WalError, WalFacts, read as wal_facts};

@@ -253,6 +253,57 @@ fn changes_data(request: &[u8]) -> bool {
     false
 }
 
+/// A file of the log as etcd would write it, for tests here and of the folder around it.
+#[cfg(test)]
+pub(in crate::storage) mod example {
+    use super::*;
+
+    pub(in crate::storage) const PUT: &[u8] = b"\x22\x03\x0a\x01k";
+
+    /// Of the member 7 in the cluster 9: it joins with the first entry, `added` join behind it, and
+    /// then come entries with these requests.
+    pub(in crate::storage) fn log(added: &[u64], requests: &[&[u8]]) -> Vec<u8> {
+        let metadata = Metadata {
+            member_id: 7,
+            cluster_id: 9,
+        };
+        let mut records = vec![
+            (SUM, Bytes::new()),
+            (METADATA, metadata.encode_to_vec().into()),
+        ];
+        let joins = [7].iter().chain(added).map(|member_id| {
+            let change = MemberChange {
+                kind: 0,
+                member_id: *member_id,
+            };
+            (CHANGE_OF_MEMBERS, change.encode_to_vec())
+        });
+        let changes = requests.iter().map(|request| (0, request.to_vec()));
+        for (index, (kind, data)) in (1..).zip(joins.chain(changes)) {
+            let data = data.into();
+            let entry = Entry { kind, index, data };
+            records.push((ENTRY, entry.encode_to_vec().into()));
+        }
+        let mut sum = 0;
+        let mut bytes = Vec::new();
+        for (kind, data) in records {
+            if kind != SUM {
+                let mut digest = CASTAGNOLI.digest_with_initial((sum ^ u32::MAX).reverse_bits());
+                digest.update(&data);
+                sum = digest.finalize();
+            }
+            let record = Record { kind, sum, data }.encode_to_vec();
+            let zeros = record.len().next_multiple_of(8) - record.len();
+            let mark = if zeros > 0 { 0x80 | zeros as u64 } else { 0 };
+            bytes.extend_from_slice(&(record.len() as u64 | mark << 56).to_le_bytes());
+            bytes.extend_from_slice(&record);
+            bytes.resize(bytes.len() + zeros, 0);
+        }
+        bytes.resize(bytes.len() + 64, 0);
+        bytes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +328,48 @@ mod tests {
             b"\xff",
         ] {
             assert!(changes_data(change), "{change:?}");
+        }
+    }
+
+    fn read_one(log: &[u8]) -> Result<WalFacts> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(
+            dir.path().join("0000000000000000-0000000000000000.wal"),
+            log,
+        )
+        .unwrap();
+        read(dir.path())
+    }
+
+    #[test]
+    fn a_log_tells_who_the_member_is_and_how_far_it_got() {
+        let facts = read_one(&example::log(&[8], &[example::PUT, b"", b"\x92\x45\x00"])).unwrap();
+        let expected = WalFacts {
+            member_id: 7,
+            cluster_id: 9,
+            members: BTreeSet::from([7, 8]),
+            is_whole: true,
+            last_change: 3,
+        };
+        assert_eq!(facts, expected);
+    }
+
+    /// Whatever byte is wrong or missing, the answer is no panic, and never another change.
+    #[test]
+    fn a_damaged_log_is_refused_or_ends_early() {
+        let log = example::log(&[], &[example::PUT, example::PUT]);
+        let whole = read_one(&log).unwrap();
+        for at in 0..log.len() {
+            for damage in [0x01, 0x80, 0xFF] {
+                let mut damaged = log.clone();
+                damaged[at] ^= damage;
+                if let Ok(facts) = read_one(&damaged) {
+                    assert!(facts.last_change <= whole.last_change, "byte {at}");
+                }
+            }
+            if let Ok(facts) = read_one(&log[..at]) {
+                assert!(facts.last_change <= whole.last_change, "cut at {at}");
+            }
         }
     }
 }

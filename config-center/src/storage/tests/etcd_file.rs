@@ -12,9 +12,10 @@ use schemas::command::V2Node;
 use sha2::{Digest as _, Sha256};
 
 use super::state::{Dice, Feeder, observe_data, open};
+use crate::storage::etcd_file::example_wal;
 use crate::storage::{
-    DataFolder, EntryId, Identity, LoadedState, RestoredAs, SavedSnapshot, SnapshotFile,
-    StateBatch, StateHandle, StorageError, inspect_snapshot, restore_snapshot,
+    DataFolder, EntryId, EtcdFolder, Identity, LoadedState, RestoredAs, SavedSnapshot,
+    SnapshotFile, StateBatch, StateHandle, StorageError, inspect_snapshot, restore_snapshot,
 };
 
 /// Writes the state as a client would have saved it.
@@ -220,4 +221,71 @@ async fn damage_never_panics() {
         }
     }
     assert!(refused > 50, "only {refused} were noticed without a digest");
+}
+
+/// The folder of an etcd, with the state of the example as its database: applied up to 5.
+async fn etcd_folder(dir: &Path, added: &[u64], requests: &[&[u8]]) -> DataFolder {
+    let (folder, state, _) = open(&dir.join("data")).await;
+    let batch = StateBatch {
+        changes: Vec::new(),
+        applied: EntryId { term: 2, index: 5 },
+        revision: 1,
+        membership: None,
+    };
+    state.write(batch).await.unwrap();
+    let etcd = dir.join("etcd");
+    for part in ["member/snap", "member/wal"] {
+        fs::create_dir_all(etcd.join(part)).unwrap();
+    }
+    let database = etcd.join("member/snap/db");
+    saved(&state, &folder, &database).await;
+    state.close().await;
+    let wal = etcd.join("member/wal/0000000000000000-0000000000000000.wal");
+    fs::write(wal, example_wal::log(added, requests)).unwrap();
+    DataFolder::open(&etcd).unwrap()
+}
+
+#[tokio::test]
+async fn a_folder_of_etcd_is_judged_before_it_is_taken() {
+    let put = example_wal::PUT;
+    // Entries: the member joins (1), then what was written; the database has seen 5.
+    for (added, requests, refusal) in [
+        (&[][..], &[put, put, put, put][..], None),
+        (&[], &[put, put, put, put, b""], None),
+        (&[], &[put, put, put, put, put], Some("goes on to entry 6")),
+        (&[8], &[put], Some("had several members")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = etcd_folder(dir.path(), added, requests).await;
+        let found = EtcdFolder::find(&folder);
+        match refusal {
+            None => {
+                let identity = found.unwrap().unwrap().identity;
+                assert_eq!((identity.member_id, identity.cluster_id), (7, 9));
+            }
+            Some(words) => {
+                let text = found.unwrap_err().to_string();
+                assert!(text.contains(words), "{text}");
+                assert!(
+                    text.contains("configctl cluster snapshot restore"),
+                    "{text}"
+                );
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    assert!(EtcdFolder::find(&folder).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_running_etcd_keeps_its_folder() {
+    use rustix::fs::{FlockOperation, flock};
+
+    let dir = tempfile::tempdir().unwrap();
+    let folder = etcd_folder(dir.path(), &[], &[]).await;
+    let database = fs::File::open(folder.path().join("member/snap/db")).unwrap();
+    flock(&database, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let refused = EtcdFolder::find(&folder).unwrap_err();
+    assert!(matches!(refused, StorageError::Locked { .. }), "{refused}");
 }
