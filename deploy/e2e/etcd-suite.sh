@@ -151,6 +151,7 @@ run_test() {
 # The first line that a test wrote by itself, without ports, folders and ids.
 first_error() {
   grep -m 1 -E '^ +[a-z0-9_]+\.go:[0-9]+: ' "$1" | sed -E '
+    s#'"$REPO_ROOT"'/##g
     s/^ +//
     s/\t/ /g
     s#(/tmp/|/var/)[^ ]*#PATH#g
