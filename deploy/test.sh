@@ -176,14 +176,20 @@ section_build() {
 # integration_tests e2e|others: the integration tests of package e2e, or of all other packages, as
 # arguments for cargo. Every section selects the whole workspace and narrows it by target: selected
 # by package, the dependencies would be compiled once more for each other set of their features.
+# So a test's name must be its alone.
 integration_tests() {
   cargo metadata --locked --no-deps --format-version 1 | python3 -c '
-import json, sys
+import collections, json, sys
+tests = collections.defaultdict(list)
 for package in json.load(sys.stdin)["packages"]:
-    if (package["name"] == "e2e") == (sys.argv[1] == "e2e"):
-        for target in package["targets"]:
-            if "test" in target["kind"]:
-                print("--test", target["name"], sep="\n")
+    for target in package["targets"]:
+        if "test" in target["kind"]:
+            tests[target["name"]].append(package["name"])
+for name, packages in tests.items():
+    if len(packages) > 1:
+        sys.exit(f"rename a test: {name} is one of each of {packages}")
+    if (packages == ["e2e"]) == (sys.argv[1] == "e2e"):
+        print("--test", name, sep="\n")
 ' "$1"
 }
 
@@ -191,7 +197,7 @@ section_unit() {
   local tests
   tests=$(integration_tests others)
   # shellcheck disable=SC2086 # one word per line
-  cargo test --locked --workspace --lib --bins $tests
+  cargo test --locked --workspace --no-fail-fast --lib --bins $tests
   cargo test --locked --workspace --doc
 }
 
@@ -199,7 +205,7 @@ section_e2e() {
   local tests
   tests=$(integration_tests e2e)
   # shellcheck disable=SC2086 # one word per line
-  cargo test --locked --workspace $tests
+  cargo test --locked --workspace --no-fail-fast $tests
 }
 
 section_soak() {
