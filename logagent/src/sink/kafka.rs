@@ -292,10 +292,11 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.target.push_producer_broken(reason.to_owned());
-        } else {
-            self.note_trouble(reason.to_owned());
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.target.push_producer_broken(reason.to_owned()),
+            // Follows upon what ended each connection: that cause is what an operator can mend.
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.trouble.lock().is_some() => {}
+            _ => self.note_trouble(reason.to_owned()),
         }
     }
 }
