@@ -36,7 +36,7 @@ const SCRIPT: &[Step] = &[
     ("GET", "/keys/quote", ""),
     ("PUT", "/keys/sp%20ace/%25", "value=a+b"), // 9
     ("GET", "/keys/sp%20ace?recursive=true", ""),
-    ("GET", "/keys/a", ""),
+    ("GET", "/keys/a?sorted=true", ""),
     ("GET", "/keys/a?recursive=true&sorted=true", ""),
     ("GET", "/keys/?recursive=true&sorted=true", ""),
     ("GET", "/keys/none", ""),
